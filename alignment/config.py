@@ -1,0 +1,201 @@
+"""``RunConfig``: the flow's parameter, the recipe file, the dashboard's form and the command line, in one model."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from alignment.gate import Gate, PreferenceAccuracy, WinRate
+from alignment.losses import DPO, Loss
+from alignment.models import ModelSource, Scratch
+from alignment.rewards import RewardModel
+from alignment.sampling import Decoding, Independent, Sampler
+from alignment.selection import RSO, BestWorst, Selector
+from alignment.types import Strategy
+from alignment.worlds import World
+
+
+class PromptFile(Strategy):
+    """JSONL, JSON or Parquet, optionally ``.gz``: ``prompt`` or ``messages``, optional ``preference``, the rest is
+    metadata."""
+
+    type: Literal["file"] = "file"
+    path: str
+    limit: PositiveInt | None = None
+
+
+class WorldPrompts(Strategy):
+    """Prompts written by the run's world."""
+
+    type: Literal["world"] = "world"
+    count: PositiveInt = 512
+
+
+class PairFile(Strategy):
+    """Existing preference pairs: prompt/chosen/rejected, message lists, ShareGPT, HH transcripts or unpaired labels."""
+
+    path: str
+    limit: PositiveInt | None = None
+
+
+class Lora(Strategy):
+    """Low-rank adapters through PEFT, merged on export; the reference is the model with the adapter off."""
+
+    rank: PositiveInt = 16
+    alpha: PositiveFloat = 32.0
+    dropout: Literal[0] = 0
+    """Branches of one prompt would share a dropout draw."""
+
+
+class Train(Strategy):
+    """One preference update. Everything here bears identity."""
+
+    loss: Loss = DPO()
+    learning_rate: PositiveFloat = 1e-4
+    epochs: PositiveInt = 1
+    groups_per_step: PositiveInt = 16
+    """Prompts per optimiser step, over all workers. Their pairs' losses are summed and divided by the step's pairs."""
+    warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: PositiveFloat = 1.0
+    precision: Literal["float32", "bf16"] = "float32"
+    lora: Lora | None = None
+
+
+class Trainer(Strategy):
+    """DeepSpeed under Ray Train: how the update is run, which does not bear identity."""
+
+    type: Literal["deepspeed"] = "deepspeed"
+    workers: PositiveInt = 1
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    """In bf16, 0 runs as 1: DeepSpeed keeps float32 weights beside bf16 ones only from there on."""
+    offload: bool = False
+    gradient_checkpointing: bool = False
+    gpu: bool = False
+    threads: PositiveInt = 2
+    """CPU threads per worker, when there is no GPU."""
+    tokens_per_pass: PositiveInt = 4096
+    """Positions of one forward and backward pass, padding included: memory against speed. Groups are not split, so a
+    larger one passes alone."""
+    checkpoint_steps: PositiveInt = 50
+    timeout: PositiveFloat = 3600.0
+
+
+class Engine(Strategy):
+    """Samplers and reward models as Ray actors: how they are run, which does not bear identity."""
+
+    replicas: PositiveInt = 1
+    tensor_parallel: PositiveInt = 1
+    gpu: bool = False
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    threads: PositiveInt = 2
+    kv_cache_gib: PositiveInt = 1
+    shard_prompts: PositiveInt = 64
+    """Prompts per shard: the most work a crash can lose."""
+    batch_size: PositiveInt = 32
+    """Sequences per forward pass of reward models and log-probabilities."""
+    keep_warm: bool = False
+    """Keep sampler processes between phases and reload weights in place, held to the weight probe."""
+    address: str | None = None
+    """Ray cluster; None starts one on this machine."""
+    timeout: PositiveFloat = 900.0
+    """Seconds any single wait may last before it fails with a diagnosis."""
+
+
+class Evaluate(Strategy):
+    """Held-out prompts answered by the new and by the last promoted policy."""
+
+    held_out: float = Field(default=0.2, gt=0, lt=1)
+    """Share of prompts held out, decided by each prompt's digest, for good."""
+    n: PositiveInt = 2
+    decoding: Decoding = Decoding()
+    bootstrap: PositiveInt = 2000
+
+
+class Replay(Strategy):
+    """Pairs of earlier rounds that are trained on again."""
+
+    rounds: NonNegativeInt = 0
+    """How many rounds back; 0 trains on this round's pairs alone."""
+
+
+class RunConfig(Strategy):
+    """One run: rounds of sample, score, select, train, evaluate, decide."""
+
+    run: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
+    rounds: PositiveInt = 3
+    seed: NonNegativeInt = 0
+    store: str = "./runs"
+    world: World | None = None
+    policy: ModelSource
+    prompts: Annotated[PromptFile | WorldPrompts, Field(discriminator="type")] | None = None
+    pairs: PairFile | None = None
+    """Existing pairs: nothing is sampled or scored for training, and ``rounds`` must be 1."""
+    skip_bad_rows: bool = False
+    sampler: Sampler = Independent()
+    reward: RewardModel | None = None
+    gold: RewardModel | None = None
+    """Never trained on: the measure of over-optimisation. The gate sees it only where ``max_hacking_slope`` is set."""
+    select: Selector = BestWorst()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    gate: Gate = WinRate()
+    start_from: Literal["promoted", "initial"] = "promoted"
+    """Which weights a round's training starts from."""
+    reference: Literal["initial", "previous"] = "previous"
+    """Which policy the loss measures against."""
+    replay: Replay = Replay()
+    trainer: Trainer = Trainer()
+    engine: Engine = Engine()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for problem in self._problems():
+            raise ValueError(problem)
+        return self
+
+    def _problems(self) -> Iterator[str]:
+        """Contracts between fields, each with both values and the way out."""
+        if self.pairs is None:
+            yield from self._sampling_problems()
+        elif self.rounds != 1:
+            yield f"rounds = {self.rounds} with existing pairs: nothing new is sampled, so set rounds to 1"
+        elif self.prompts is not None:
+            yield "both pairs and prompts are given: existing pairs bring their own prompts, so leave prompts out"
+        if isinstance(self.policy, Scratch) and self.world is None and self.pairs is None:
+            yield "policy.type = 'scratch' has nothing to learn from: set world, or give a model to policy"
+        if self.train.groups_per_step < self.trainer.workers:
+            yield (
+                f"train.groups_per_step = {self.train.groups_per_step} is less than trainer.workers = "
+                f"{self.trainer.workers}: some workers would have nothing to do; raise one or lower the other"
+            )
+        if isinstance(self.gate, PreferenceAccuracy) and self.pairs is None:
+            yield "gate.type = 'preference_accuracy' needs held-out pairs: set pairs, or use gate.type = 'win_rate'"
+        if isinstance(self.gate, WinRate) and self.reward is None:
+            yield "gate.type = 'win_rate' needs a reward: set reward, or use gate.type = 'preference_accuracy'"
+
+    def _sampling_problems(self) -> Iterator[str]:
+        if self.reward is None:
+            yield "reward is missing: candidates cannot be ranked; set reward, or give existing pairs"
+        if self.prompts is None:
+            yield "prompts are missing: set prompts.path to a file, or prompts.type = 'world' with a world"
+        if isinstance(self.prompts, WorldPrompts) and self.world is None:
+            yield "prompts.type = 'world' without a world: set world.type, or prompts.path to a file"
+        yield from self._selection_problems(self.sampler.n)
+
+    def _selection_problems(self, sampled: int) -> Iterator[str]:
+        match self.select:
+            case RSO(num_accepted=kept) if kept < 2:
+                yield f"select.num_accepted = {kept}: a pair needs two accepted candidates; raise it"
+            case RSO(num_accepted=kept) if kept >= sampled:
+                yield (
+                    f"select.num_accepted = {kept} of sampler.n = {sampled}: sample more than are kept, or acceptance "
+                    "decides nothing"
+                )
+            case BestWorst(pairs_per_prompt=pairs) if 2 * pairs > sampled:
+                yield (
+                    f"select.pairs_per_prompt = {pairs} needs {2 * pairs} candidates, sampler.n = {sampled}: raise "
+                    "sampler.n or lower pairs_per_prompt"
+                )
+            case _:
+                pass

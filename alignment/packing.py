@@ -1,0 +1,173 @@
+"""The unit of training is the group: a prompt once, each completion that pairs use once, pairs as indices.
+
+K completions with all their pairs cost K sequences instead of K(K - 1), and the gradient is that of plain pairs:
+
+    grad (1/N) sum_(i,j) l(D_i - D_j)  =  sum_groups grad (1/N) sum_(i,j) in group l(D_i - D_j)
+
+with N the pairs of the whole optimiser step. A mean of group means is another objective as soon as groups differ in
+their number of pairs.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Self, TypeVar
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from alignment.losses import Loss, PairLogprobs, preference_loss
+from alignment.types import Group, PreferencePair, Record, SequenceLogprobs
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+T = TypeVar("T")
+
+
+class TrainingGroup(Record):
+    """One prompt, the completions that its n pairs use, and those pairs."""
+
+    prompt_id: str
+    prompt_ids: tuple[int, ...] = Field(min_length=1)
+    completions: tuple[tuple[int, ...], ...]
+    """(K,) token ids, each completion once, in the order of the group's candidates."""
+    reference: tuple[float, ...]
+    """(K,) log-probability under the reference, by the training stack, in nats."""
+    chosen: tuple[int, ...] = Field(min_length=1)
+    """(n,) positions in ``completions``."""
+    rejected: tuple[int, ...]
+    p: tuple[float, ...]
+    """(n,) probability that chosen is better."""
+    weights: tuple[float, ...]
+    """(n,) factor on each pair's loss. It does not enter the number of pairs that losses are divided by."""
+
+    @model_validator(mode="after")
+    def _aligned(self) -> Self:
+        if len(self.reference) != len(self.completions) or not all(np.isfinite(self.reference)):
+            raise ValueError(f"prompt {self.prompt_id}: references {self.reference} of {len(self.completions)} rows")
+        if {len(self.rejected), len(self.p), len(self.weights)} != {len(self.chosen)}:
+            raise ValueError(f"prompt {self.prompt_id}: chosen, rejected, p and weights differ in length")
+        used = {*self.chosen, *self.rejected}
+        if used != set(range(len(self.completions))) or not all(self.completions):
+            raise ValueError(f"prompt {self.prompt_id}: pairs use {sorted(used)} of {len(self.completions)} rows")
+        return self
+
+    @property
+    def width(self) -> int:
+        """Tokens of its longest sequence."""
+        return len(self.prompt_ids) + max(map(len, self.completions))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that a forward pass of all its sequences computes, padding left out."""
+        return sum(len(self.prompt_ids) + len(completion) for completion in self.completions)
+
+
+def training_groups(
+    groups: Sequence[Group], pairs: Sequence[PreferencePair], reference: Sequence[SequenceLogprobs]
+) -> list[TrainingGroup]:
+    """One training group for each prompt that has pairs, in the order of ``groups``.
+
+    Groups and log-probabilities of one round: for several rounds, call once each and chain the lists. Raises
+    ValueError where a prompt is given twice, a pair has no group, or a group no reference log-probabilities.
+    """
+    by_prompt = _unique(groups, "group", [group.prompt.id for group in groups])
+    logprobs = _unique(reference, "reference log-probabilities", [row.prompt_id for row in reference])
+    pairs_of: dict[str, list[PreferencePair]] = {}
+    for pair in pairs:
+        if pair.prompt_id not in by_prompt or pair.prompt_id not in logprobs:
+            missing = "group" if pair.prompt_id not in by_prompt else "reference log-probabilities"
+            raise ValueError(f"prompt {pair.prompt_id} has pairs and no {missing}")
+        if pair.condition is not None:
+            raise ValueError(f"prompt {pair.prompt_id}: a pair conditioned on {pair.condition!r} has another prompt")
+        pairs_of.setdefault(pair.prompt_id, []).append(pair)
+    return [_training_group(by_prompt[i], pairs_of[i], logprobs[i]) for i in by_prompt if i in pairs_of]
+
+
+def _unique(rows: Sequence[T], what: str, ids: Sequence[str]) -> dict[str, T]:
+    keyed = dict(zip(ids, rows, strict=True))
+    if len(keyed) < len(rows):
+        twice = next(i for i in keyed if list(ids).count(i) > 1)
+        raise ValueError(f"prompt {twice}: {what} given twice")
+    return keyed
+
+
+def _training_group(group: Group, pairs: Sequence[PreferencePair], reference: SequenceLogprobs) -> TrainingGroup:
+    if list(reference.lengths) != [len(c.token_ids) for c in group.candidates]:
+        raise ValueError(f"prompt {group.prompt.id}: the reference log-probabilities are those of other completions")
+    used = sorted({pair.chosen for pair in pairs} | {pair.rejected for pair in pairs})
+    position = {candidate: k for k, candidate in enumerate(used)}
+    return TrainingGroup(
+        prompt_id=group.prompt.id,
+        prompt_ids=group.prompt_ids,
+        completions=tuple(group.candidates[i].token_ids for i in used),
+        reference=tuple(reference.logprobs[i] for i in used),
+        chosen=tuple(position[pair.chosen] for pair in pairs),
+        rejected=tuple(position[pair.rejected] for pair in pairs),
+        p=tuple(pair.p for pair in pairs),
+        weights=tuple(pair.weight for pair in pairs),
+    )
+
+
+def optimiser_steps(count: int, *, groups_per_step: int, epochs: int, seed: int) -> list[list[int]]:
+    """Which groups each optimiser step trains on, as indices below ``count``; the last step of an epoch may be short.
+
+    Every epoch has an order of its own, which depends on the seed and on nothing of the machine.
+    """
+    steps: list[list[int]] = []
+    for epoch in range(epochs):
+        order = [int(i) for i in np.random.default_rng((seed, epoch)).permutation(count)]
+        steps += [order[start : start + groups_per_step] for start in range(0, count, groups_per_step)]
+    return steps
+
+
+def micro_batches(
+    groups: Sequence[TrainingGroup], step: Sequence[int], *, workers: int, tokens: int
+) -> list[list[list[int]]]:
+    """A step's groups by worker and forward pass: ``[worker][pass] -> indices into groups``.
+
+    A pass holds at most ``tokens`` positions, padding included, unless one group alone has more: groups are not
+    split. Work is dealt longest first to the worker with least, so that none waits long for another.
+    """
+    shares: list[list[int]] = [[] for _ in range(workers)]
+    load = [0] * workers
+    for i in sorted(step, key=lambda i: (-groups[i].width, i)):
+        worker = load.index(min(load))
+        shares[worker].append(i)
+        load[worker] += groups[i].tokens
+    return [_passes(groups, share, tokens) for share in shares]
+
+
+def _passes(groups: Sequence[TrainingGroup], share: Sequence[int], tokens: int) -> list[list[int]]:
+    """Cut a share, longest first, into passes: the first group of a pass sets its width."""
+    passes: list[list[int]] = []
+    rows = width = 0
+    for i in share:
+        rows += len(groups[i].completions)
+        if not passes or rows * width > tokens:
+            passes.append([])
+            rows, width = len(groups[i].completions), groups[i].width
+        passes[-1].append(i)
+    return passes
+
+
+def pair_logprobs(groups: Sequence[TrainingGroup], policy_R: "Tensor") -> PairLogprobs:
+    """The n pairs of some groups, from the log-probabilities of their completions in order, (R,) float32."""
+    import torch
+
+    offsets = np.cumsum([0, *(len(group.completions) for group in groups)])[:-1]
+    chosen, rejected = (
+        [offset + k for group, offset in zip(groups, offsets, strict=True) for k in getattr(group, side)]
+        for side in ("chosen", "rejected")
+    )
+    reference_R = torch.tensor([value for group in groups for value in group.reference], device=policy_R.device)
+    return PairLogprobs(policy_R[chosen], policy_R[rejected], reference_R[chosen], reference_R[rejected])
+
+
+def summed_loss(loss: Loss, groups: Sequence[TrainingGroup], lp: PairLogprobs) -> "Tensor":
+    """Sum of weight times loss over the groups' pairs, (). Divide by the pairs of the whole step, and nothing else."""
+    import torch
+
+    device = lp.policy_chosen.device
+    p = torch.tensor([value for group in groups for value in group.p], device=device)
+    weights = torch.tensor([value for group in groups for value in group.weights], device=device)
+    return (weights * preference_loss(loss, lp, p)).sum()

@@ -1,0 +1,146 @@
+"""What a run achieved, as ``ratchet show --json`` prints it."""
+
+from collections.abc import Mapping
+from typing import Literal, Self
+
+from pydantic import JsonValue, NonNegativeInt, model_validator
+
+from alignment.types import Record, Step
+
+Metrics = Mapping[str, float | None]
+"""Named numbers of one policy on the held-out prompts; None is "not measured", never zero.
+
+``x_mean`` (or a bare ``x``) has its 95% interval in ``x_low`` and ``x_high`` where one was computed.
+"""
+
+
+class Interval(Record):
+    """An estimate with its 95% interval; the ends are None where none was computed."""
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+
+
+def interval_of(metrics: Metrics, name: str) -> Interval | None:
+    """The metric ``name`` with its interval; None when it was not measured."""
+    mean, stem = metrics.get(name), name.removesuffix("_mean")
+    if mean is None:
+        return None
+    return Interval(mean=mean, low=metrics.get(f"{stem}_low"), high=metrics.get(f"{stem}_high"))
+
+
+class PolicyName(Record):
+    """Where a policy lies and what it is."""
+
+    uri: str
+    digest: str
+
+
+class InitialSummary(Record):
+    """The policy the run began with; empty until it has been adopted and evaluated."""
+
+    policy: PolicyName | None = None
+    metrics: Mapping[str, float | None] = {}
+
+
+class RoundSummary(Record):
+    """One finished round."""
+
+    round: NonNegativeInt
+    verdict: Literal["promoted", "rejected"]
+    reasons: tuple[str, ...]
+    policy: PolicyName
+    steps: Mapping[str, Step]
+    """In the order they ran."""
+    metrics: Metrics
+    """Of the policy this round trained."""
+
+
+class RunSummary(Record):
+    """A run as far as it has come. ``model_dump(mode="json")`` is what ``ratchet show RUN --json`` prints."""
+
+    run: str
+    store: str
+    config: Mapping[str, JsonValue]
+    """The resolved ``RunConfig``."""
+    initial: InitialSummary = InitialSummary()
+    rounds: tuple[RoundSummary, ...] = ()
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        numbers = [r.round for r in self.rounds]
+        if numbers != sorted(set(numbers)):
+            raise ValueError(f"run {self.run!r}: rounds {numbers} are not in order, each once")
+        return self
+
+    @property
+    def rounds_asked(self) -> int | None:
+        """How many rounds the configuration asks for; None when it does not say."""
+        asked = self.config.get("rounds")
+        return asked if isinstance(asked, int) else None
+
+    @property
+    def promoted(self) -> tuple[RoundSummary, ...]:
+        """The promoted rounds, in order."""
+        return tuple(r for r in self.rounds if r.verdict == "promoted")
+
+    @property
+    def policy(self) -> PolicyName | None:
+        """The policy to use now: the last promoted one, or the initial one."""
+        return self.promoted[-1].policy if self.promoted else self.initial.policy
+
+
+def metrics_before(summary: RunSummary, round: int) -> Metrics:
+    """Metrics of the policy that round ``round`` had to beat: the last one promoted before it, or the initial one."""
+    earlier = [r.metrics for r in summary.promoted if r.round < round]
+    return earlier[-1] if earlier else summary.initial.metrics
+
+
+class Change(Record):
+    """A metric of the initial policy and of the one promoted last."""
+
+    before: Interval
+    after: Interval
+    round: NonNegativeInt
+    """The round that trained the latter."""
+
+    @property
+    def direction(self) -> Literal["rose", "fell", "overlaps", "no_interval"]:
+        """Which way it went, as far as two 95% intervals can tell.
+
+        "rose" and "fell" need disjoint intervals. Overlapping ones decide nothing: two means can differ while their
+        intervals overlap. Ends that touch overlap.
+        """
+        before, after = self.before, self.after
+        if before.low is None or before.high is None or after.low is None or after.high is None:
+            return "no_interval"
+        if after.low > before.high:
+            return "rose"
+        return "fell" if after.high < before.low else "overlaps"
+
+
+def change_of(summary: RunSummary, name: str) -> Change | None:
+    """How metric ``name`` went from the initial to the last promoted policy; None where either end is missing."""
+    if not summary.promoted:
+        return None
+    last = summary.promoted[-1]
+    before, after = interval_of(summary.initial.metrics, name), interval_of(last.metrics, name)
+    return Change(before=before, after=after, round=last.round) if before and after else None
+
+
+def over_optimised(summary: RunSummary) -> tuple[int, ...]:
+    """Rounds whose reward mean rose while their gold reward fell, against the policy they had to beat.
+
+    A fall counts when the gold intervals are disjoint. Rounds without both rewards and intervals never count.
+    """
+    found: list[int] = []
+    for r in summary.rounds:
+        before = metrics_before(summary, r.round)
+        reward, reward_before = r.metrics.get("reward_mean"), before.get("reward_mean")
+        high, low_before = r.metrics.get("gold_high"), before.get("gold_low")
+        if reward is None or reward_before is None or high is None or low_before is None:
+            continue
+        if reward > reward_before and high < low_before:
+            found.append(r.round)
+    return tuple(found)
