@@ -1,0 +1,264 @@
+"""Objects: what a recipe made, at ``{store}/objects/{kind}/{recipe}/``.
+
+Data go first, under a key of this attempt alone; then one small ``record.json`` is created once, which is the commit.
+Readers believe only records, so a killed writer leaves litter and never half an object. Equal work by several writers
+is one object; other work under the same recipe is a ``Conflict``. Everything read is held to size and SHA-256.
+"""
+
+import hashlib
+import re
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Protocol, TypeVar
+from uuid import uuid4
+
+from pydantic import AfterValidator, BaseModel, JsonValue, NonNegativeInt, ValidationError
+
+from alignment.errors import Conflict, UserError
+from alignment.types import SCHEMA_VERSION, Artifact, Kind, Record, canonical_json, digest_of
+from infra import storage
+
+Facts = Mapping[str, JsonValue]
+Parents = Sequence[Artifact | str]
+"""Artifacts, or their ``kind/recipe``."""
+
+Asked = Mapping[str, JsonValue] | None
+Read = TypeVar("Read", bound=Record)
+
+
+class HasDigest(Protocol):
+    @property
+    def digest(self) -> str: ...
+
+
+Digested = TypeVar("Digested", bound=HasDigest)
+
+
+def _inside(path: str) -> str:
+    """A record may be someone else's: its paths must not lead out of the object, or out of the cache."""
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        raise ValueError(f"{path!r} leads out of its object")
+    return path
+
+
+class StoredFile(Record):
+    path: Annotated[str, AfterValidator(_inside)]
+    """Relative to the object's folder."""
+    size: NonNegativeInt
+    """Bytes."""
+    sha256: str
+
+
+class ObjectRecord(Record):
+    """``record.json``: that an object exists, what it holds and how it came about."""
+
+    kind: Kind
+    recipe: str
+    digest: str
+    parents: tuple[str, ...]
+    facts: Facts
+    row_type: str | None = None
+    """None for a directory of files."""
+    rows: int | None = None
+    files: tuple[StoredFile, ...]
+    asked: Asked = None
+    """What the recipe is the digest of, for people."""
+    created: str
+    code: str
+
+
+def asked(kind: Kind, **inputs: Any) -> dict[str, JsonValue]:
+    """What bears identity, as JSON: primitives, pydantic models, sequences and mappings of them. An artifact counts by
+    its digest. TypeError for anything else, ValueError for a number that is not finite."""
+    return {"kind": kind, "schema": SCHEMA_VERSION, "inputs": _plain(inputs, "inputs")}
+
+
+def recipe_of(kind: Kind, **inputs: Any) -> str:
+    """Digest of ``asked``: equal work has an equal recipe, in every process and on every machine."""
+    return digest_of(asked(kind, **inputs))
+
+
+def _plain(value: Any, at: str) -> JsonValue:
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case Artifact():
+            return value.digest
+        case BaseModel():
+            return value.model_dump(mode="json")
+        case list() | tuple():
+            return [_plain(item, f"{at}[{number}]") for number, item in enumerate(value)]
+        case Mapping() if all(isinstance(key, str) for key in value):
+            return {key: _plain(item, f"{at}.{key}") for key, item in value.items()}
+    raise TypeError(f"{at}: a {type(value).__name__} has no stable JSON form, so it cannot bear identity")
+
+
+def folder_of(kind: Kind, recipe: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", recipe):
+        raise ValueError(f"{recipe!r} is no recipe")
+    return f"objects/{kind}/{recipe}"
+
+
+def store_of(artifact: Artifact) -> str:
+    return artifact.uri.removesuffix("/" + folder_of(artifact.kind, artifact.recipe))
+
+
+def read_record(store: str, kind: Kind, recipe: str) -> ObjectRecord | None:
+    """None when no such object was committed."""
+    path = f"{folder_of(kind, recipe)}/record.json"
+    data = storage.read(store, path)
+    return None if data is None else parsed(ObjectRecord, store, path, data)
+
+
+def find(store: str, kind: Kind, recipe: str) -> Artifact | None:
+    """The committed object of a recipe, if there is one."""
+    record = read_record(store, kind, recipe)
+    return None if record is None else artifact_of(store, record)
+
+
+def record_of(artifact: Artifact) -> ObjectRecord:
+    """Its record. UserError when it is gone, or describes other data than this artifact's digest."""
+    record = read_record(store_of(artifact), artifact.kind, artifact.recipe)
+    if record is None or record.digest != artifact.digest:
+        found = "nothing" if record is None else f"digest {record.digest}"
+        raise UserError(f"{artifact.uri}: expected digest {artifact.digest}, found {found}; run again to make it anew")
+    return record
+
+
+def parsed(type_: type[Read], store: str, path: str, data: bytes) -> Read:
+    try:
+        return type_.model_validate_json(data)
+    except ValidationError as error:
+        told = error.errors()[0]
+        where = ".".join(str(part) for part in told["loc"])
+        raise UserError(
+            f"store {store}: {path} is damaged ({where} {told['msg']}); remove it to make it anew"
+        ) from error
+
+
+def artifact_of(store: str, record: ObjectRecord) -> Artifact:
+    return Artifact(
+        kind=record.kind,
+        uri=f"{storage.canonical(store)}/{folder_of(record.kind, record.recipe)}",
+        recipe=record.recipe,
+        digest=record.digest,
+        parents=record.parents,
+        facts=record.facts,
+    )
+
+
+def write_files(store: str, kind: Kind, recipe: str, sources: Mapping[str, bytes | Path]) -> tuple[StoredFile, ...]:
+    """Write data files under a key of this attempt alone, and see that they arrived."""
+    attempt = f"data/{uuid4().hex}"
+    storage.write_all(store, f"{folder_of(kind, recipe)}/{attempt}", sources)
+    files = tuple(_described(f"{attempt}/{name}", source) for name, source in sorted(sources.items()))
+    check_sizes(store, kind, recipe, files)
+    return files
+
+
+def check_sizes(store: str, kind: Kind, recipe: str, files: Iterable[StoredFile]) -> None:
+    """UserError when a file is missing or cut, which a commit must not claim."""
+    for file in files:
+        path = f"{folder_of(kind, recipe)}/{file.path}"
+        if (found := storage.size(store, path)) != file.size:
+            raise UserError(f"store {store}: {path} has {found} bytes, {file.size} were written; run again")
+
+
+def commit(
+    store: str,
+    kind: Kind,
+    recipe: str,
+    digest: str,
+    files: tuple[StoredFile, ...],
+    *,
+    parents: Parents,
+    facts: Facts,
+    asked: Asked,
+    row_type: str | None = None,
+    rows: int | None = None,
+) -> Artifact:
+    """Create the record: from here on the object exists."""
+    if asked is not None and digest_of(asked) != recipe:
+        raise ValueError(f"{kind}/{recipe}: is not the recipe of what was asked ({digest_of(asked)})")
+    record = ObjectRecord(
+        kind=kind,
+        recipe=recipe,
+        digest=digest,
+        parents=tuple(p if isinstance(p, str) else f"{p.kind}/{p.recipe}" for p in parents),
+        facts=facts,
+        row_type=row_type,
+        rows=rows,
+        files=files,
+        asked=asked,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        code=code_version(),
+    )
+    if storage.put_once(store, f"{folder_of(kind, recipe)}/record.json", record_json(record)):
+        return artifact_of(store, record)
+    return same(find(store, kind, recipe), digest, store, f"{kind}/{recipe}")
+
+
+def same(found: Digested | None, digest: str, store: str, what: str) -> Digested:
+    """What another writer committed, if it is equal work. Conflict when it is not."""
+    if found is None:
+        raise UserError(f"store {store}: {what} was committed by another writer and is gone; run again")
+    if found.digest != digest:
+        raise Conflict(
+            f"store {store}: {what} holds digest {found.digest}, this run made {digest}: two runs made it at "
+            "once and their engines do not repeat themselves; stop one and run again"
+        )
+    return found
+
+
+def record_json(record: Record) -> bytes:
+    return canonical_json(record.model_dump(mode="json")).encode()
+
+
+def verify(file: StoredFile, source: bytes | Path | None, at: str, remedy: str) -> None:
+    """UserError when the bytes, or the file on this machine, are not what the record says; None is a missing file."""
+    if source is None or (isinstance(source, Path) and not source.is_file()):
+        expected, found = f"{file.size} bytes", "nothing"
+    elif (size := _size(source)) != file.size:
+        expected, found = f"{file.size} bytes", f"{size} bytes"
+    elif (sha256 := sha256_of(source)) != file.sha256:
+        expected, found = f"sha256 {file.sha256}", f"sha256 {sha256}"
+    else:
+        return
+    raise UserError(f"{at} was changed since it was committed (expected {expected}, found {found}); {remedy}")
+
+
+def sha256_of(source: bytes | Path) -> str:
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
+    with source.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _described(path: str, source: bytes | Path) -> StoredFile:
+    return StoredFile(path=path, size=_size(source), sha256=sha256_of(source))
+
+
+def _size(source: bytes | Path) -> int:
+    return len(source) if isinstance(source, bytes) else source.stat().st_size
+
+
+@cache
+def code_version() -> str:
+    """The installed version, with the commit where the code runs from a checkout."""
+    try:
+        version = metadata.version("ratchet-align")
+    except metadata.PackageNotFoundError:
+        version = "not installed"
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return version
+    describe = ["git", "-C", str(root), "describe", "--always", "--dirty"]
+    try:
+        commit = subprocess.run(describe, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return version
+    return f"{version} at {commit}"

@@ -1,0 +1,138 @@
+"""Actors of one kind, and work that streams through them."""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from alignment.errors import UserError
+from infra import ray_pool
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
+
+Task = TypeVar("Task")
+Answer = TypeVar("Answer")
+TRIES = 3
+"""Processes that one call may bring down before it is given up."""
+
+
+class Replicas:
+    """Actors of one kind. Each does one thing at a time; one that dies is replaced and its call issued again.
+
+    ``start`` begins an actor; ``ready`` waits until it can serve. Safe to call from several threads.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        start: "Callable[[], ActorHandle[Any]]",
+        ready: "Callable[[ActorHandle[Any]], None]",
+        *,
+        timeout: float,
+    ):
+        self._start, self._ready, self._timeout = start, ready, timeout
+        self._idle: SimpleQueue[ActorHandle[Any]] = SimpleQueue()
+        self._alive = [start() for _ in range(count)]  # all before any is waited for: they start side by side
+        self._closed = False
+
+    def make_ready(self) -> None:
+        """Wait for every actor and put them to work; one that has died since it was last used is replaced."""
+        from ray.exceptions import RayActorError
+
+        self._idle = SimpleQueue()
+        for actor in list(self._alive):
+            try:
+                self._ready(actor)
+                self._idle.put(actor)
+            except RayActorError:
+                self._idle.put(self._replacement(actor))
+
+    def call(self, method: str, *args: Any, what: str, **kwargs: Any) -> Any:
+        """The answer of whichever actor is idle first.
+
+        Raises UserError naming ``what`` when time is up, or when the call brought down an actor ``TRIES`` times.
+        """
+        import ray
+        from ray.exceptions import RayActorError
+
+        reason = ""
+        for _ in range(TRIES):
+            actor = self._take(what)
+            ref = getattr(actor, method).remote(*args, **kwargs)
+            try:
+                return ray_pool.wait([ref], timeout=self._timeout, what=what)[0]
+            except RayActorError as death:
+                reason = " ".join(str(death).split())
+                actor = self._replacement(actor)
+            except ray_pool.Overdue:
+                ray.kill(actor)  # found dead, and replaced, by whoever asks next
+                raise
+            finally:
+                self._idle.put(actor)
+        raise UserError(
+            f"{what}: ended the process that worked on it {TRIES} times, so it is set aside ({reason[:300]}). "
+            "Look for what is special about these prompts, or give the process more memory"
+        )
+
+    def pids(self) -> list[int]:
+        """Process ids on their machines, in the order the actors were started."""
+        return ray_pool.wait([a.pid.remote() for a in self._alive], timeout=self._timeout, what="process ids")
+
+    def close(self) -> None:
+        """End the processes. Calls still under way fail."""
+        import ray
+
+        self._closed = True
+        for actor in self._alive:
+            ray.kill(actor)
+        self._alive.clear()
+
+    def _take(self, what: str) -> "ActorHandle[Any]":
+        end = monotonic() + self._timeout
+        while not self._closed:
+            try:
+                return self._idle.get(timeout=min(1.0, max(0.0, end - monotonic())))
+            except Empty:
+                if monotonic() >= end:
+                    raise UserError(
+                        f"{what}: no process was free for {self._timeout:g} s. {ray_pool.diagnosis()}"
+                    ) from None
+        raise RuntimeError(f"{what}: asked of engines that are closed")
+
+    def _replacement(self, dead: "ActorHandle[Any]") -> "ActorHandle[Any]":
+        if self._closed:
+            raise RuntimeError("the engines were closed while they worked")
+        actor = self._start()
+        self._alive[self._alive.index(dead)] = actor
+        self._ready(actor)
+        return actor
+
+
+def in_completion_order(
+    work: Callable[[Task], Answer], shards: Iterable[tuple[int, Task]], *, width: int
+) -> Iterator[tuple[int, Answer]]:
+    """``(index, work(shard))`` as shards are done, ``width`` at a time and up to ``width`` more waiting.
+
+    Shards are drawn lazily, so a long run holds few of them. The first error ends it.
+    """
+    queue = iter(shards)
+    threads = ThreadPoolExecutor(width, thread_name_prefix="shard")
+    pending: dict[Future[Answer], int] = {}
+
+    def submit(count: int) -> None:
+        for index, shard in islice(queue, count):
+            pending[threads.submit(work, shard)] = index
+
+    try:
+        submit(2 * width)
+        while pending:
+            done, _ = wait(pending, return_when=FIRST_COMPLETED)
+            for future in sorted(done, key=lambda f: pending[f]):
+                index = pending.pop(future)
+                submit(1)  # before the caller takes its time with this answer
+                yield index, future.result()
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)

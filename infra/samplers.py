@@ -1,0 +1,150 @@
+"""An opened policy: requests in, groups out, each weight load held to the training stack's numbers."""
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from alignment.config import Engine
+from alignment.rendering import load_tokenizer, render
+from alignment.sampling import Request
+from alignment.types import Candidate, Failure, Group, Prompt
+from infra import checks, ray_pool
+from infra.model_actor import Precision
+from infra.replicas import Replicas, in_completion_order
+from infra.training_stack import TrainingStack
+from infra.vllm_actor import Ask, Draw, Loaded, VllmActor, vllm_env
+from infra.weights import Model, folder_of, read_config, shape_of
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
+
+TRAINED_IN: Mapping[str, Precision] = {"float32": "float32", "bfloat16": "bf16"}
+
+
+class Samplers:
+    """An opened policy: replicas that hold the same weights, each held to the weight probe."""
+
+    def __init__(self, engine: Engine, stack: TrainingStack):
+        self.probes: list[checks.Probe] = []
+        """One per weight load."""
+        self.loads: list[Loaded] = []
+        self._engine, self._stack = engine, stack
+        self._rendering = threading.Lock()
+        self._replicas = Replicas(engine.replicas, self._start, self._load, timeout=engine.timeout)
+
+    def load(self, model: Model, stack: TrainingStack) -> None:
+        """Serve this model: fresh engines, or the same ones with its weights in place of theirs.
+
+        Raises ProbeFailed when a sampler and the training stack disagree on it afterwards.
+        """
+        folder = folder_of(model)
+        self._model, self._stack, self.shape = model, stack, shape_of(folder)
+        self._tokenizer = load_tokenizer(folder)
+        self._vocabulary: int = read_config(folder)["vocab_size"]
+        self.probes, self.loads = [], []
+        self._replicas.make_ready()
+        self.context = min(load.context for load in self.loads)
+        """Most tokens of prompt and completion together."""
+
+    def groups(self, requests: Sequence[Request]) -> list[Group]:
+        """One group per request, unscored. A prompt that does not fit the context has no candidates and a failure
+        that says so; nothing is cut."""
+        with self._rendering:  # the tokenizer is not for several threads
+            prompt_ids = [render(self._tokenizer, r.prompt) for r in requests]
+        refusals = [self._refusal(r, ids) for r, ids in zip(requests, prompt_ids, strict=True)]
+        asks = [
+            Ask(ids, r.n, r.seed, r.decoding)
+            for r, ids, refusal in zip(requests, prompt_ids, refusals, strict=True)
+            if refusal is None
+        ]
+        drawn = iter(self._replicas.call("sample", asks, what=_naming(requests)) if asks else ())
+        return [
+            Group(prompt=r.prompt, prompt_ids=ids, candidates=_candidates(next(drawn)))
+            if refusal is None
+            else Group(prompt=r.prompt, prompt_ids=ids, candidates=(), failures=(refusal,))
+            for r, ids, refusal in zip(requests, prompt_ids, refusals, strict=True)
+        ]
+
+    def __call__(self, requests: Sequence[Request]) -> list[list[Candidate]]:
+        """As a strategy sees it (``alignment.sampling.Generate``); a prompt that does not fit has an empty list, and
+        ``groups`` says why."""
+        return [list(group.candidates) for group in self.groups(requests)]
+
+    def assembled(self, prompts: Sequence[Prompt], candidates_P: Sequence[Sequence[Candidate]]) -> list[Group]:
+        """What a strategy drew, as groups: each prompt with its own rendering's ids, whatever was asked of the engine
+        on the way. A prompt without candidates has a failure instead."""
+        with self._rendering:
+            ids_P = [render(self._tokenizer, prompt) for prompt in prompts]
+        return [
+            Group(
+                prompt=prompt,
+                prompt_ids=ids,
+                candidates=tuple(candidates),
+                failures=() if candidates else (self._unanswered(prompt, ids),),
+            )
+            for prompt, ids, candidates in zip(prompts, ids_P, candidates_P, strict=True)
+        ]
+
+    def _unanswered(self, prompt: Prompt, prompt_ids: Sequence[int]) -> Failure:
+        reason = f"prompt of {len(prompt_ids)} tokens leaves too little room in the context of {self.context}"
+        return Failure(prompt_id=prompt.id, reason=reason)
+
+    def sample_shards(self, shards: Iterable[tuple[int, Sequence[Request]]]) -> Iterator[tuple[int, list[Group]]]:
+        """Shards in the order they are done, over all replicas; sampling goes on while the caller uses one."""
+        return in_completion_order(self.groups, shards, width=self._engine.replicas)
+
+    def pids(self) -> list[int]:
+        return self._replicas.pids()
+
+    def close(self) -> None:
+        self._replicas.close()
+
+    def _refusal(self, request: Request, prompt_ids: Sequence[int]) -> Failure | None:
+        prompt, tokens = len(prompt_ids), request.decoding.max_tokens
+        if prompt + tokens <= self.context:
+            return None
+        reason = f"prompt of {prompt} tokens and completion of up to {tokens} exceed the context of {self.context}"
+        return Failure(prompt_id=request.prompt.id, reason=reason)
+
+    def _start(self) -> "ActorHandle[Any]":
+        import ray
+
+        engine = self._engine
+        actor: Any = (
+            ray.remote(VllmActor)
+            .options(
+                num_cpus=ray_pool.cpus_for(engine.threads),
+                num_gpus=ray_pool.gpus_for(engine, engine.tensor_parallel, 0.75),
+                runtime_env={"env_vars": ray_pool.worker_env(threads=engine.threads) | vllm_env(engine)},
+                scheduling_strategy="SPREAD",
+            )
+            .remote(engine)
+        )
+        return actor
+
+    def _load(self, actor: "ActorHandle[Any]") -> None:
+        what, limit = f"a sampler of {self._model}", self._engine.timeout
+        [loaded] = ray_pool.wait([actor.load.remote(self._model)], timeout=limit, what=what)
+        prompts = checks.probe_prompts(self._vocabulary, loaded.context)
+        [traces] = ray_pool.wait(
+            [actor.trace.remote(prompts, checks.PROBE_TOKENS)], timeout=limit, what=f"probe of {what}"
+        )
+        trained = self._stack.token_logprobs(
+            self._model,
+            [(prompt, trace.token_ids) for prompt, trace in zip(prompts, traces, strict=True)],
+            precision=TRAINED_IN[self._engine.dtype],
+        )
+        self.probes.append(checks.check_weights(str(self._model), traces, trained, self._engine))
+        self.loads.append(loaded)
+
+
+def _candidates(draws: Sequence[Draw]) -> tuple[Candidate, ...]:
+    return tuple(
+        Candidate(index=i, text=d.text, token_ids=d.token_ids, finish_reason=d.finish_reason, logprob=d.logprob)
+        for i, d in enumerate(draws)
+    )
+
+
+def _naming(requests: Sequence[Request]) -> str:
+    ids = [r.prompt.id for r in requests]
+    return f"sampling of {len(ids)} prompts ({', '.join(ids[:8])}{', ...' if len(ids) > 8 else ''})"

@@ -1,0 +1,95 @@
+"""Rewards of groups: scores where they can be had, reasons where they cannot."""
+
+import math
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from alignment.rewards import Implicit, Pairwise, ScalarHead, Verifier
+from alignment.types import Candidate, Failure, Group, Prompt
+from infra import checks
+from infra.reward_models import Input, Measured, Numbers, Outcome, RewardSource, implicit, pairwise, scalar, verifier
+
+PROBED = 4
+"""Inputs of a model's first batch that are scored alone as well."""
+
+
+class Scorers:
+    """Opened reward models, by name."""
+
+    def __init__(
+        self,
+        numbers: Numbers | None,
+        rewards: Mapping[str, RewardSource],
+        *,
+        policy: Path | None,
+        seed: tuple[int | str, ...],
+    ):
+        self.probes: dict[str, checks.Probe] = {}
+        """Probe (b) of each model, from its first batch."""
+        self._reading = threading.Lock()
+        self._models = {
+            name: _open(source, numbers, policy=policy, seed=(*seed, name)) for name, source in rewards.items()
+        }
+
+    def score(self, groups: Sequence[Group]) -> list[Group]:
+        """The groups with a reward per model and candidate. A score that could not be had is None, with a failure that
+        says why. Raises ProbeFailed when a score depends on what shares its batch."""
+        for name, model in self._models.items():
+            outcomes_P_G = self._outcomes(name, model, groups)
+            groups = [_scored(g, name, outcomes_G) for g, outcomes_G in zip(groups, outcomes_P_G, strict=True)]
+        return list(groups)
+
+    def __call__(
+        self, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]
+    ) -> list[Mapping[str, list[float | None]]]:
+        """As a strategy sees it (``alignment.sampling.Score``): drafts as text, tokenised for each model."""
+        groups = [_drafts(prompt, texts_G) for prompt, texts_G in zip(prompts, texts, strict=True)]
+        return [{name: list(rewards_G) for name, rewards_G in g.rewards.items()} for g in self.score(groups)]
+
+    def _outcomes(self, name: str, model: Measured, groups: Sequence[Group]) -> list[list[Outcome]]:
+        with self._reading:  # tokenizers are not for several threads
+            read_P_G = [model.read(group) for group in groups]
+        inputs = [item for read_G in read_P_G for item in read_G if isinstance(item, Input)]
+        values = model.measure(inputs, False) if inputs else []
+        if inputs and name not in self.probes:
+            self.probes[name] = checks.check_scores(name, model.measure(inputs[:PROBED], True), values[:PROBED])
+        measured = iter(values)
+        return [[next(measured) if isinstance(item, Input) else item for item in read_G] for read_G in read_P_G]
+
+
+def _open(
+    source: RewardSource, numbers: Numbers | None, *, policy: Path | None, seed: tuple[int | str, ...]
+) -> Measured:
+    if isinstance(source.config, Verifier):
+        return verifier(source.config)
+    if numbers is None:
+        raise ValueError(f"a reward of type {source.config.type} needs the training stack")
+    match source.config:
+        case ScalarHead():
+            return scalar(source.models["model"], numbers, policy=policy)
+        case Pairwise():
+            return pairwise(source.config, source.models["model"], numbers, seed=seed)
+        case Implicit(beta=beta):
+            return implicit(beta, source.models["policy"], source.models["reference"], numbers, policy=policy)
+
+
+def _scored(group: Group, name: str, outcomes_G: Sequence[Outcome]) -> Group:
+    reasons = [
+        outcome if isinstance(outcome, str) else None if math.isfinite(outcome) else f"the score is {outcome}"
+        for outcome in outcomes_G
+    ]
+    rewards_G = tuple(None if why else float(outcome) for outcome, why in zip(outcomes_G, reasons, strict=True))
+    failures = tuple(
+        Failure(prompt_id=group.prompt.id, candidate=i, model=name, reason=why) for i, why in enumerate(reasons) if why
+    )
+    return group.model_copy(
+        update={"rewards": {**group.rewards, name: rewards_G}, "failures": group.failures + failures}
+    )
+
+
+def _drafts(prompt: Prompt, texts: Sequence[str]) -> Group:
+    candidates = tuple(
+        Candidate(index=i, text=text, token_ids=(), finish_reason="stop") for i, text in enumerate(texts)
+    )
+    return Group(prompt=prompt, prompt_ids=(), candidates=candidates)

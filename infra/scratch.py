@@ -1,0 +1,249 @@
+"""Small policies and reward models trained from scratch, in the calling process.
+
+Plain torch with Muon on the matrices: at this size the bottleneck is learning to copy words from the request, which
+Muon learns several times faster than AdamW. The caller sets threads and the memory allocator.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+import numpy as np
+
+from alignment.errors import UserError
+from alignment.models import Architecture, Scratch
+from alignment.types import Message
+from alignment.worlds import Demonstration, LabelledPair
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+Progress = Callable[[int, int, float], None]
+"""Called after each step with (steps done, steps in all, loss)."""
+
+WARMUP = 0.05
+"""Share of the steps over which the learning rate rises; it falls linearly to zero over the rest."""
+ADAM_SHARE = 0.2
+"""AdamW's learning rate for embeddings, heads and norms, as a share of Muon's."""
+
+
+def train_policy(
+    demonstrations: Sequence[Demonstration],
+    tokenizer: "PreTrainedTokenizerFast",
+    source: Scratch,
+    out: Path,
+    *,
+    progress: Progress,
+) -> None:
+    """Train a Llama on the assistant turns of demonstrations and save it to ``out`` with its tokenizer.
+
+    Cross-entropy averaged over a batch's assistant tokens, EOS included. The same arguments and thread count give
+    the same weights. Raises UserError when a demonstration exceeds the context.
+    """
+    import torch
+    from torch.nn import functional as F
+
+    rows = [_turns(tokenizer, d.messages) for d in demonstrations]
+    _check_fit([len(ids) for ids, _ in rows], source.architecture.context, "demonstration")
+    torch.manual_seed(source.seed)
+    model, pad = _llama(source.architecture, tokenizer), _token_id(tokenizer, "pad")
+
+    def loss_of(batch: Sequence[int]) -> "Tensor":
+        ids_B_T = _padded([rows[i][0] for i in batch], pad)
+        learn_B_T = _padded([rows[i][1] for i in batch], 0)[:, 1:].bool()
+        hidden = model.model(ids_B_T[:, :-1]).last_hidden_state[learn_B_T]
+        return F.cross_entropy(model.lm_head(hidden).float(), ids_B_T[:, 1:][learn_B_T])
+
+    _fit(model, source, [len(ids) for ids, _ in rows], loss_of, progress)
+    _save(model, tokenizer, out)
+
+
+def train_reward_model(
+    pairs: Sequence[LabelledPair], policy: Path, source: Scratch, out: Path, *, progress: Progress
+) -> None:
+    """Train a sequence classifier with one output, started from the policy's weights, and save it to ``out``.
+
+    Loss: -log sigmoid(r(chosen) - r(rejected)), the Bradley-Terry likelihood, averaged over a batch's pairs; r is
+    read at the last token of prompt + completion + EOS. The architecture is the policy's; ``source.architecture``
+    must say the same. Raises UserError when it does not or when a text exceeds the context.
+    """
+    import torch
+    from torch.nn import functional as F
+    from transformers import LlamaForSequenceClassification, PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(policy)
+    rows = [(_answered(tokenizer, p, p.chosen), _answered(tokenizer, p, p.rejected)) for p in pairs]
+    lengths = [max(len(chosen), len(rejected)) for chosen, rejected in rows]
+    _check_fit(lengths, source.architecture.context, "labelled pair")
+    torch.manual_seed(source.seed)
+    model = LlamaForSequenceClassification.from_pretrained(policy, num_labels=1, dtype=torch.float32)
+    _check_same_shape(source.architecture, model.config)
+    pad = _token_id(tokenizer, "pad")
+
+    def loss_of(batch: Sequence[int]) -> "Tensor":
+        both = [rows[i][0] for i in batch] + [rows[i][1] for i in batch]
+        chosen, rejected = model(_padded(both, pad)).logits.float().chunk(2)
+        return -F.logsigmoid(chosen - rejected).mean()
+
+    _fit(model, source, [2 * length for length in lengths], loss_of, progress)
+    _save(model, tokenizer, out)
+
+
+def batches(lengths: Sequence[int], budget: int, rng: np.random.Generator) -> list[list[int]]:
+    """One epoch: every row once, in batches of like length that hold at most ``budget`` tokens, padding included.
+
+    Rows are shuffled, sorted within windows of about 32 batches, cut, and the batches shuffled. A row longer than
+    the budget is a batch of its own.
+    """
+    order = rng.permutation(len(lengths))
+    window = max(1, 32 * budget // max(1, round(float(np.mean(lengths)))))
+    cut: list[list[int]] = []
+    for start in range(0, len(order), window):
+        batch: list[int] = []
+        for row in sorted(order[start : start + window].tolist(), key=lambda row: lengths[row]):
+            if batch and lengths[row] * (len(batch) + 1) > budget:
+                cut.append(batch)
+                batch = []
+            batch.append(row)
+        cut.append(batch)
+    return [cut[i] for i in rng.permutation(len(cut))]
+
+
+def _plan(lengths: Sequence[int], source: Scratch) -> list[list[int]]:
+    """The batches of all epochs, a part of an epoch as the part of its batches."""
+    rng = np.random.default_rng(source.seed)
+    planned: list[list[int]] = []
+    left = source.epochs
+    while left > 0:
+        epoch = batches(lengths, source.batch_tokens, rng)
+        planned += epoch[: max(1, round(min(1.0, left) * len(epoch)))]
+        left -= 1
+    return planned
+
+
+def _fit(
+    model: "torch.nn.Module",
+    source: Scratch,
+    lengths: Sequence[int],
+    loss_of: Callable[[Sequence[int]], "Tensor"],
+    progress: Progress,
+) -> None:
+    """Minimise: Muon on the network's matrices, AdamW on the rest, gradients clipped to norm 1, bf16 products."""
+    import torch
+
+    optimizers = _optimizers(model, source.learning_rate)
+    planned = _plan(lengths, source)
+    for step, (batch, rate) in enumerate(zip(planned, _rates(len(planned)), strict=True), start=1):
+        for optimizer, peak in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+            optimizer.param_groups[0]["lr"] = peak * rate
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = loss_of(batch)
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"training from scratch: loss {loss.item()} at step {step} of {len(planned)} with learning_rate = "
+                f"{source.learning_rate}; lower it"
+            )
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer, _ in optimizers:
+            optimizer.step()
+        progress(step, len(planned), loss.item())
+
+
+def _optimizers(model: "torch.nn.Module", rate: float) -> list[tuple["torch.optim.Optimizer", float]]:
+    """(optimizer, peak learning rate): Muon for weights of the layers, AdamW for embeddings, heads and norms."""
+    import torch
+
+    matrices = [p for name, p in model.named_parameters() if ".layers." in name and p.ndim == 2]
+    chosen = {id(p) for p in matrices}
+    rest = [p for p in model.parameters() if id(p) not in chosen]
+    return [
+        (torch.optim.Muon(matrices, lr=rate, weight_decay=0.01), rate),
+        (torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True), ADAM_SHARE * rate),
+    ]
+
+
+def _rates(steps: int) -> Iterator[float]:
+    warm = max(1, round(WARMUP * steps))
+    for step in range(1, steps + 1):
+        yield min(step / warm, (steps - step + 1) / (steps - warm + 1))
+
+
+def _llama(shape: Architecture, tokenizer: "PreTrainedTokenizerFast") -> "LlamaForCausalLM":
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.heads,
+        intermediate_size=shape.feed_forward,
+        max_position_embeddings=shape.context,
+        tie_word_embeddings=False,
+        bos_token_id=_token_id(tokenizer, "bos"),
+        eos_token_id=_token_id(tokenizer, "eos"),
+        pad_token_id=_token_id(tokenizer, "pad"),
+    )
+    return LlamaForCausalLM(config)
+
+
+def _token_id(tokenizer: "PreTrainedTokenizerFast", name: Literal["bos", "eos", "pad"]) -> int:
+    return cast(int, getattr(tokenizer, f"{name}_token_id"))
+
+
+def _turns(tokenizer: "PreTrainedTokenizerFast", messages: Sequence[Message]) -> tuple[list[int], list[int]]:
+    """Token ids of a conversation, and 1 where a token belongs to an assistant turn."""
+    conversation = [m.model_dump() for m in messages]
+    rendered = tokenizer.apply_chat_template(conversation, return_dict=True, return_assistant_tokens_mask=True)
+    ids_and_mask = cast(dict[str, list[int]], rendered)
+    return ids_and_mask["input_ids"], ids_and_mask["assistant_masks"]
+
+
+def _answered(tokenizer: "PreTrainedTokenizerFast", pair: LabelledPair, completion: str) -> list[int]:
+    """Token ids of a prompt, its preference joined to the last turn by a blank line, and one completion."""
+    *earlier, last = pair.prompt.messages
+    if pair.prompt.preference is not None:
+        last = last.model_copy(update={"content": f"{last.content}\n\n{pair.prompt.preference}"})
+    return _turns(tokenizer, [*earlier, last, Message(role="assistant", content=completion)])[0]
+
+
+def _padded(rows: Sequence[Sequence[int]], pad: int) -> "Tensor":
+    """(B, T) padded on the right, where a causal model's other positions never see it."""
+    import torch
+
+    longest = max(len(row) for row in rows)
+    return torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows])
+
+
+def _check_fit(lengths: Sequence[int], context: int, what: str) -> None:
+    if not lengths:
+        raise UserError(f"training from scratch: there is no {what}; raise examples")
+    if (longest := max(lengths)) > context:
+        raise UserError(
+            f"{what} {int(np.argmax(lengths))} has {longest} tokens, the context holds {context}: raise "
+            "architecture.context"
+        )
+
+
+def _check_same_shape(asked: Architecture, found: object) -> None:
+    names = {
+        "hidden": "hidden_size",
+        "layers": "num_hidden_layers",
+        "heads": "num_attention_heads",
+        "feed_forward": "intermediate_size",
+        "context": "max_position_embeddings",
+    }
+    for ours, theirs in names.items():
+        if (want := getattr(asked, ours)) != (have := getattr(found, theirs)):
+            raise UserError(
+                f"reward model: architecture.{ours} = {want}, but the policy it starts from has {have}; set both alike"
+            )
+
+
+def _save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast", out: Path) -> None:
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)

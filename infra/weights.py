@@ -1,0 +1,74 @@
+"""What engines read from a model folder before they open it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from alignment.config import Engine
+from alignment.errors import UserError
+from alignment.types import Artifact, digest_of
+
+Model = Artifact | Path
+"""A model of the store, fetched by each machine that opens it, or a folder that every machine sees."""
+
+CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
+"""What vLLM's CPU attention is built for; any other size fails at the first token."""
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+
+
+def folder_of(model: Model) -> Path:
+    """The model's folder on this machine."""
+    if isinstance(model, Path):
+        return model
+    from infra.artifacts import fetch_tree  # the store's client, which a plain folder does without
+
+    return fetch_tree(model)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """``config.json``. Raises UserError when it is missing or is not JSON."""
+    try:
+        return json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as e:
+        raise UserError(f"{folder}/config.json: {e}. Point at a transformers model directory") from e
+
+
+def shape_of(folder: Path) -> str:
+    """Digest of what must be equal for weights to replace each other in place: architecture and tokenizer."""
+    volatile = {"_name_or_path", "transformers_version"}
+    config = {k: v for k, v in read_config(folder).items() if k not in volatile}
+    return digest_of([config, *(_content(folder / name) for name in TOKENIZER_FILES)])
+
+
+def context_of(folder: Path) -> int | None:
+    """Most tokens the model reads, where its config says so."""
+    config = read_config(folder)
+    return config.get("max_position_embeddings") or config.get("n_positions")
+
+
+def same_tokenizer(one: Path, other: Path) -> bool:
+    """Whether token ids of one model mean the same to the other: equal tokenizer files, chat template included."""
+    return all(_content(one / name) == _content(other / name) for name in TOKENIZER_FILES)
+
+
+def check_head_size(folder: Path, engine: Engine) -> None:
+    """Raises UserError where vLLM's CPU attention does not know the policy's head size."""
+    config = read_config(folder)
+    if engine.gpu or "num_attention_heads" not in config:
+        return
+    size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    if size not in CPU_HEAD_SIZES:
+        raise UserError(
+            f"{folder}: attention heads of size {size}; vLLM on a CPU has {', '.join(map(str, CPU_HEAD_SIZES))}. "
+            "Choose hidden / heads to be one of them, or sample on a GPU"
+        )
+
+
+def _content(path: Path) -> Any:
+    if not path.is_file():
+        return None
+    text = path.read_text()
+    if path.name != "tokenizer_config.json":
+        return text
+    described = json.loads(text)
+    return {k: v for k, v in described.items() if k not in ("name_or_path", "tokenizer_file")}
