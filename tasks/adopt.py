@@ -1,0 +1,111 @@
+"""What a run begins with: policy, reward models and prompts, found, adopted or trained from scratch."""
+
+import hashlib
+import importlib
+import inspect
+from pathlib import Path
+from typing import assert_never
+
+from alignment.config import RunConfig
+from alignment.errors import UserError
+from alignment.models import ModelSource, Pretrained, Scratch
+from alignment.rewards import Implicit, Pairwise, RewardModel, ScalarHead, Verifier
+from alignment.types import Artifact
+from alignment.worlds import Preferences, World
+from infra import artifacts, models, scratch_job
+from infra.models import ModelKind
+from infra.vocabulary import same_tokenizer
+from infra.worlds import world_identity
+from tasks import console
+from tasks.judges import Judge
+from tasks.steps import Place, find_step, made, making, step_task
+
+
+@step_task("adopt-policy")
+def adopt_policy(config: RunConfig, *, at: Place) -> Artifact:
+    """The policy the run begins with."""
+    return adopt_model(config, config.policy, "policy", "policy", None, at=at)
+
+
+@step_task("adopt-judges")
+def adopt_judges(config: RunConfig, policy: Artifact, *, at: Place) -> tuple[Judge, ...]:
+    """The reward, and the gold reward that training never sees."""
+    specs = {"reward": config.reward, "gold": config.gold}
+    return tuple(_judge(config, name, spec, policy, at=at) for name, spec in specs.items() if spec is not None)
+
+
+def adopt_model(
+    config: RunConfig, source: ModelSource, kind: ModelKind, step: str, policy: Artifact | None, *, at: Place
+) -> Artifact:
+    """One model as an artifact. ``policy`` is what a reward model trained from scratch starts from."""
+    match source:
+        case Pretrained():
+            with making(at, step) as watch:
+                return made(at, step, models.adopt_model(at.store, source, kind), watch)
+        case Scratch():
+            return _from_scratch(config, source, kind, step, policy, at=at)
+        case _:
+            assert_never(source)
+
+
+def _judge(config: RunConfig, name: str, spec: RewardModel, policy: Artifact, *, at: Place) -> Judge:
+    def model(source: ModelSource, field: str) -> Artifact:
+        kind: ModelKind = "policy" if isinstance(spec, Implicit | Pairwise) else "reward_model"
+        start = policy if kind == "reward_model" else None
+        return adopt_model(config, source, kind, f"{name}-{field}", start, at=at)
+
+    match spec:
+        case ScalarHead() | Pairwise():
+            return Judge(name=name, spec=spec, models={"model": model(spec.model, "model")})
+        case Implicit():
+            used = {"policy": model(spec.policy, "policy"), "reference": model(spec.reference, "reference")}
+            for other in used.values():  # token ids of one must mean the same to the other
+                same_tokenizer(artifacts.fetch_tree(policy), artifacts.fetch_tree(other))
+            return Judge(name=name, spec=spec, models=used)
+        case Verifier():
+            return Judge(name=name, spec=spec, source=source_digest(spec))
+        case _:
+            assert_never(spec)
+
+
+def source_digest(verifier: Verifier) -> str:
+    """Digest of the file a verifier's function is defined in. UserError when there is no such function."""
+    module, _, function = verifier.function.partition(":")
+    try:
+        found = inspect.getsourcefile(getattr(importlib.import_module(module), function))
+    except (ImportError, AttributeError, TypeError) as error:
+        raise UserError(f"verifier {verifier.function!r}: {error}; name a function as module:function") from None
+    return hashlib.sha256(Path(found or "").read_bytes()).hexdigest()
+
+
+def _world(config: RunConfig) -> World:
+    """What models trained from scratch learn from: the run's world, or the pairs it is given."""
+    if config.world is not None:
+        return config.world
+    if config.pairs is None:
+        raise UserError("training from scratch has nothing to learn from: set world, or give a model")
+    held_out, skip = config.evaluate.held_out, config.skip_bad_rows
+    return Preferences(path=config.pairs.path, held_out=held_out, skip_bad_rows=skip)
+
+
+def _from_scratch(
+    config: RunConfig, source: Scratch, kind: ModelKind, step: str, policy: Artifact | None, *, at: Place
+) -> Artifact:
+    world = _world(config)
+    inputs = {"source": source, "world": world_identity(world), "policy": policy}
+    asked, recipe = artifacts.asked(kind, **inputs), artifacts.recipe_of(kind, **inputs)
+    if done := find_step(at, step, kind, recipe):
+        return done
+
+    with making(at, step) as watch, console.progress(f"{step} from scratch", None) as advance:
+
+        def heard(step_number: int, total: int, loss: float) -> None:
+            advance(step_number, f"of {total}, loss {loss:.3f}")
+
+        if policy is None:
+            model = scratch_job.scratch_policy(at.store, recipe, asked, world, source, on=config.engine, advance=heard)
+        else:
+            model = scratch_job.scratch_reward_model(
+                at.store, recipe, asked, world, policy, source, on=config.engine, advance=heard
+            )
+        return made(at, step, model, watch)

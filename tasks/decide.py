@@ -1,0 +1,139 @@
+"""Measure a new policy against the last promoted one, and promote it only if it is better."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from alignment.config import RunConfig
+from alignment.evaluation import evaluation_metrics, pair_accuracy
+from alignment.metrics import hacking_slope
+from alignment.types import Artifact, Group, PreferencePair, Record, RoundManifest, SequenceLogprobs
+from infra import artifacts
+from infra.artifacts import Promotion
+from tasks import console
+from tasks.batches import Batch
+from tasks.history import read_manifest, read_manifests, round_costs, round_probes, write_manifest
+from tasks.steps import Place, step_task
+
+Row = TypeVar("Row", bound=Record)
+
+
+class Evaluation(Record):
+    """What measuring one policy left in the store."""
+
+    groups: Artifact
+    """Held-out answers with the scores of every judge."""
+    own: Artifact
+    """Their log-probabilities under the policy that gave them."""
+    base: Artifact
+    """The same under the initial policy."""
+    pairs: Batch | None = None
+    pairs_own: Artifact | None = None
+    pairs_base: Artifact | None = None
+
+
+class Standing(Record):
+    """A policy and its evaluation."""
+
+    policy: Artifact
+    evaluation: Evaluation
+    promotion: Promotion | None = None
+    """None for the policy the run began with."""
+
+
+@step_task("measure-initial")
+def measure_initial(config: RunConfig, policy: Artifact, evaluation: Evaluation, *, at: Place) -> Standing:
+    """Record the metrics of the policy the run begins with, which stands until a better one comes."""
+    standing = Standing(policy=policy, evaluation=evaluation)
+    if read_manifest(at) is None:
+        manifest = RoundManifest(
+            round=-1,
+            verdict="promoted",
+            reasons=("the policy the run began with",),
+            policy=policy,
+            evaluation=evaluation.groups,
+            metrics=_metrics(config, standing, None),
+            probes=round_probes(at),
+        )
+        write_manifest(at, manifest)
+    return standing
+
+
+@step_task("decide")
+def decide(
+    config: RunConfig, k: int, policy: Artifact, evaluation: Evaluation, batch: Batch, best: Standing, *, at: Place
+) -> Standing:
+    """The standing policy after round k: the new one when the gate promotes it, else the one that stood before.
+
+    A verdict is given once: a run that is started again finds it, and repeats a promotion that it did not finish.
+    """
+    new = Standing(policy=policy, evaluation=evaluation)
+    manifest = read_manifest(at) or _judge(config, k, new, batch, best, at)
+    console.verdict(at.folder, manifest)
+    if manifest.verdict == "rejected":
+        return best
+    promotion = artifacts.promote(at.store, at.run, policy, k, expected=best.promotion)
+    return new.model_copy(update={"promotion": promotion})
+
+
+def _judge(config: RunConfig, k: int, new: Standing, batch: Batch, best: Standing, at: Place) -> RoundManifest:
+    metrics = _metrics(config, new, best) | round_costs(at) | _counts(batch)
+    metrics["hacking_slope"] = _slope(read_manifests(config.store, config.run, before=k), metrics)
+    verdict = config.gate(metrics)
+    manifest = RoundManifest(
+        round=k,
+        verdict="promoted" if verdict.promoted else "rejected",
+        reasons=verdict.reasons,
+        policy=new.policy,
+        evaluation=new.evaluation.groups,
+        metrics=metrics,
+        probes=round_probes(at),
+    )
+    write_manifest(at, manifest)
+    return manifest
+
+
+def _counts(batch: Batch) -> dict[str, float | None]:
+    pairs, dropped = batch.pairs.facts.get("pairs"), batch.pairs.facts.get("dropped")
+    return {
+        "pairs": float(pairs) if isinstance(pairs, int) else None,
+        "dropped": float(len(dropped)) if isinstance(dropped, list) else None,
+    }
+
+
+def _metrics(config: RunConfig, new: Standing, best: Standing | None) -> dict[str, float | None]:
+    """The held-out metrics of ``new``; comparisons with ``best`` are None where there is none."""
+    rng = np.random.default_rng((config.seed, 1))  # one set of resamples for every round, so that rounds compare
+    resamples = config.evaluate.bootstrap
+    metrics = evaluation_metrics(
+        _rows(new.evaluation.groups, Group),
+        _rows(best.evaluation.groups, Group) if best else None,
+        reward="reward" if config.reward else None,
+        gold="gold" if config.gold else None,
+        policy_logprobs=_rows(new.evaluation.own, SequenceLogprobs),
+        initial_logprobs=_rows(new.evaluation.base, SequenceLogprobs),
+        rng=rng,
+        resamples=resamples,
+    )
+    held_out = new.evaluation
+    if held_out.pairs is None or held_out.pairs_own is None or held_out.pairs_base is None:
+        return metrics
+    own, base = (_rows(a, SequenceLogprobs) for a in (held_out.pairs_own, held_out.pairs_base))
+    pairs = _rows(held_out.pairs.pairs, PreferencePair)
+    return metrics | pair_accuracy(pairs, own, base, rng=rng, resamples=resamples)
+
+
+def _slope(earlier: Sequence[RoundManifest], metrics: dict[str, float | None]) -> float | None:
+    """Proxy minus gold over the rounds so far, in sds of the initial policy's answers."""
+    history = [*(m.metrics for m in earlier), metrics]
+    proxy, gold = ([m.get(name) for m in history] for name in ("reward_mean", "gold_mean"))
+    proxy_sd, gold_sd = history[0].get("reward_sd"), history[0].get("gold_sd")
+    if not proxy_sd or not gold_sd or None in proxy or None in gold:
+        return None
+    return hacking_slope([p for p in proxy if p is not None], [g for g in gold if g is not None],
+                         proxy_sd=proxy_sd, gold_sd=gold_sd)  # fmt: skip
+
+
+def _rows(artifact: Artifact, row_type: type[Row]) -> list[Row]:
+    return list(artifacts.read_rows(artifact, row_type))

@@ -1,0 +1,28 @@
+"""The promoted policy, taken out of the store."""
+
+import shutil
+from pathlib import Path
+
+from alignment.errors import UserError
+from alignment.types import Artifact
+from infra import artifacts
+from tasks.history import read_manifests
+
+
+def standing_policy(store: str, run: str) -> Artifact:
+    """The policy promoted last, or the one the run began with. UserError before the run has either."""
+    promotion = artifacts.promoted(store, run)
+    if promotion is not None:
+        return promotion.artifact
+    manifests = read_manifests(store, run)
+    if not manifests:
+        raise UserError(f"run {run!r} in store {store} has no policy yet: let it finish its first evaluation")
+    return manifests[0].policy
+
+
+def export_policy(store: str, run: str, folder: Path) -> Path:
+    """Copy the standing policy into ``folder``, which must be empty or absent: plain transformers reads it there."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists and is not an empty folder; name another one")
+    shutil.copytree(artifacts.fetch_tree(standing_policy(store, run)), folder, dirs_exist_ok=True)
+    return folder

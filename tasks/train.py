@@ -1,0 +1,106 @@
+"""Train the next policy on preference pairs."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+from alignment.config import Engine, Train, Trainer
+from alignment.packing import TrainingGroup, training_groups
+from alignment.types import Artifact, Group, PreferencePair, SequenceLogprobs, seed_of
+from infra import artifacts
+from infra.launch import TrainResult, run_training
+from infra.ray_pool import open_ray
+from infra.train_data import StepMetrics
+from infra.trees import cache_folder
+from tasks import console
+from tasks.batches import Batch
+from tasks.steps import Place, find_step, made, making, step_task
+
+
+@step_task("train")
+def train(
+    policy: Artifact,
+    reference: Artifact,
+    batches: Sequence[Batch],
+    references: Sequence[Artifact],
+    how: Train,
+    *,
+    seed: tuple[int, int],
+    on: Trainer,
+    engine: Engine,
+    at: Place,
+) -> Artifact:
+    """The policy trained on the pairs of ``batches``, each with its reference log-probabilities.
+
+    Checkpoints lie in this machine's cache under the step's recipe, so a job that was killed goes on from them.
+    """
+    inputs = {
+        "policy": policy,
+        "reference": reference,
+        "pairs": [b.pairs for b in batches],
+        "groups": [b.groups for b in batches],
+        "references": list(references),
+        "train": how,
+        "seed": seed,
+    }
+    asked, recipe = artifacts.asked("policy", **inputs), artifacts.recipe_of("policy", **inputs)
+    if done := find_step(at, "train", "policy", recipe):
+        return done
+
+    with making(at, "train") as watch:
+        groups = [g for batch, rows in zip(batches, references, strict=True) for g in _training_groups(batch, rows)]
+        scratch = cache_folder() / "training" / recipe
+        with console.progress(f"{at.folder} train", None) as advance:
+
+            def on_step(step: StepMetrics) -> None:
+                advance(step.step + 1, f"of {step.steps}, loss {step.loss:.4f}, accuracy {step.accuracy:.2f}")
+
+            open_ray(engine)
+            out = scratch / "out"
+            result = run_training(
+                artifacts.fetch_tree(policy),
+                groups,
+                train=how,
+                trainer=on,
+                seed=seed_of(*seed, "train"),
+                out=out,
+                scratch=scratch / "job",
+                recipe=recipe,
+                on_step=on_step,
+            )
+        (out / "train_log.json").write_text(json.dumps([step.model_dump(exclude={"seconds"}) for step in result.steps]))
+        artifact = artifacts.commit_tree(
+            at.store,
+            "policy",
+            recipe,
+            out,
+            parents=[policy, reference, *(b.pairs for b in batches)],
+            facts=_facts(result, watch.seconds),
+            asked=asked,
+        )
+        shutil.rmtree(scratch)
+        return made(at, "train", artifact, watch)
+
+
+def _training_groups(batch: Batch, references: Artifact) -> list[TrainingGroup]:
+    return training_groups(
+        list(artifacts.read_rows(batch.groups, Group)),
+        list(artifacts.read_rows(batch.pairs, PreferencePair)),
+        list(artifacts.read_rows(references, SequenceLogprobs)),
+    )
+
+
+def _facts(result: TrainResult, seconds: float) -> dict[str, Any]:
+    probe = result.probe
+    return {
+        "steps": len(result.steps),
+        "first_loss": result.steps[0].loss,
+        "last_loss": result.steps[-1].loss,
+        "pairs_per_step": result.steps[0].pairs,
+        "tokens": sum(step.tokens for step in result.steps),
+        "resumed_from": result.resumed_from,
+        "engine_seconds": seconds,
+        "phases": dict(result.phases),
+        "probes": {"reload": {"name": "reload", "worst": probe.worst, "bound": probe.bound}},
+    }
