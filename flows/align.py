@@ -1,0 +1,66 @@
+"""The whole system on one page: which step follows which, on which artifact."""
+
+from prefect import flow
+
+from alignment.config import RunConfig
+from alignment.summary import RunSummary
+from flows.evaluate import evaluate
+from tasks.adopt import adopt_judges, adopt_policy
+from tasks.batches import Batch
+from tasks.decide import Standing, decide, measure_initial
+from tasks.generate import generate
+from tasks.inputs import Inputs, adopt_inputs
+from tasks.logprobs import logprobs
+from tasks.report import report
+from tasks.score import score
+from tasks.select import select
+from tasks.start import start
+from tasks.steps import Place, planning
+from tasks.train import train
+
+
+@flow(name="align", flow_run_name="{config.run}")
+def align(config: RunConfig) -> RunSummary:
+    """Improve a policy for ``config.rounds`` rounds. Running it again after any crash goes on where it stopped."""
+    start(config)
+    at = Place.of(config, "start")
+    policy = adopt_policy(config, at=at)
+    judges = adopt_judges(config, policy, at=at)
+    inputs = adopt_inputs(config, policy, judges, at=at)
+    evaluation = evaluate(policy, policy, inputs, config.evaluate, seed=config.seed, on=config.engine, at=at)
+    initial = best = measure_initial(config, policy, evaluation, at=at)
+
+    earlier: tuple[Batch, ...] = ()
+    one_round = align_round if planning.get() is None else align_round.fn
+    for k in range(config.rounds):
+        best, batch = one_round(config, k, inputs, initial, best, earlier)
+        earlier = (*earlier, batch)
+    return report(config)
+
+
+@flow(name="round", flow_run_name="{config.run}-round-{k}", validate_parameters=False)
+def align_round(
+    config: RunConfig, k: int, inputs: Inputs, initial: Standing, best: Standing, earlier: tuple[Batch, ...]
+) -> tuple[Standing, Batch]:
+    """One generate, score, logprobs, select, train, evaluate, decide. Every step finds its artifact or makes it."""
+    at, seed, engine = Place.of(config, f"round-{k:03d}"), (config.seed, k), config.engine
+    begin = best.policy if config.start_from == "promoted" else initial.policy
+    reference = best.policy if config.reference == "previous" else initial.policy
+
+    if inputs.offline is None:
+        completions = generate(best.policy, inputs.prompts, config.sampler, inputs.reward, seed=seed, on=engine, at=at)
+        groups = score(completions, inputs.reward, best.policy, on=engine, at=at)
+        batch = select(groups, config.select, seed=seed, at=at)
+    else:
+        batch = inputs.offline
+    batches = (*earlier[max(0, k - config.replay.rounds) :], batch)
+    precision = config.train.precision
+    references = [
+        logprobs(reference, b.groups, precision, on=engine, at=at, step=f"logprobs-{b.name}") for b in batches
+    ]
+
+    policy = train(
+        begin, reference, batches, references, config.train, seed=seed, on=config.trainer, engine=engine, at=at
+    )
+    evaluation = evaluate(policy, initial.policy, inputs, config.evaluate, seed=config.seed, on=engine, at=at)
+    return decide(config, k, policy, evaluation, batch, best, at=at), batch

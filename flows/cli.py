@@ -1,0 +1,206 @@
+"""The command line. Heavy modules are imported by the command that needs them, so that --help is instant."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from alignment.errors import UserError
+
+if TYPE_CHECKING:
+    from alignment.config import RunConfig
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+def main(words: Sequence[str] | None = None) -> NoReturn:
+    arguments, overrides = _parser().parse_known_args(words)
+    try:
+        if overrides and not arguments.takes_overrides:
+            raise UserError(
+                f"{arguments.command}: unknown argument {overrides[0]}; see ratchet {arguments.command} --help"
+            )
+        status = arguments.call(arguments, overrides)
+    except UserError as error:
+        print(f"ratchet: {error}", file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print("ratchet: interrupted; the same command goes on from here", file=sys.stderr)
+        status = 130
+    sys.stdout.flush()
+    sys.exit(status)
+
+
+def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    from tasks.recipe import load_config
+
+    return _start(load_config(arguments.recipe, _flags(arguments, overrides), shipped=RECIPES))
+
+
+def _fork(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    from tasks.recipe import fork_config
+
+    words = _flags(arguments, overrides)
+    return _start(fork_config(arguments.store, arguments.run_name, arguments.new, words))
+
+
+def _start(config: "RunConfig") -> int:
+    from tasks.console import quiet_engines
+
+    quiet_engines()
+    from flows.align import align
+
+    summary = align(config)
+    from rich.console import Console
+
+    from tasks.report import write_report
+    from tasks.show import show_text
+
+    Console().print(show_text(summary))
+    print(f"report {write_report(config.store, config.run, None)}")
+    return 0
+
+
+def _plan(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    from tasks.recipe import load_config
+
+    config = load_config(arguments.recipe, _flags(arguments, overrides), shipped=RECIPES)
+    from flows.plan import plan
+
+    planned = plan(config)
+    if arguments.json:
+        print(planned.model_dump_json(indent=1))
+    else:
+        from rich.console import Console
+
+        from tasks.forecast import plan_text
+
+        Console().print(plan_text(planned))
+    return 0
+
+
+def _show(arguments: argparse.Namespace, _: list[str]) -> int:
+    from rich.console import Console
+
+    from tasks.history import read_run, read_runs
+    from tasks.show import runs_text, show_text
+
+    if arguments.run_name is None:
+        runs = read_runs(arguments.store)
+        shown = [run.model_dump(mode="json") for run in runs]
+        text = runs_text(runs, arguments.store)
+    else:
+        run = read_run(arguments.store, arguments.run_name)
+        shown, text = run.model_dump(mode="json"), show_text(run)
+    if arguments.json:
+        print(json.dumps(shown, indent=1))
+    else:
+        Console().print(text)
+    return 0
+
+
+def _report(arguments: argparse.Namespace, _: list[str]) -> int:
+    from tasks.report import write_report
+
+    print(write_report(arguments.store, arguments.run_name, Path(arguments.out) if arguments.out else None))
+    return 0
+
+
+def _export(arguments: argparse.Namespace, _: list[str]) -> int:
+    from tasks.export import export_policy
+
+    print(export_policy(arguments.store, arguments.run_name, Path(arguments.folder)))
+    return 0
+
+
+def _deploy(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    from tasks.recipe import load_config
+
+    config = load_config(arguments.recipe, _flags(arguments, overrides), shipped=RECIPES)
+    from flows.deploy import deploy
+
+    deploy(config, cron=arguments.cron, serve=arguments.serve, name=arguments.name, work_pool=arguments.work_pool)
+    return 0
+
+
+def _submit(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    from tasks.recipe import find_recipe, load_config
+    from tasks.submit import submit_run
+
+    words = _flags(arguments, overrides)
+    config = load_config(arguments.recipe, words, shipped=RECIPES)
+    return submit_run(config, find_recipe(arguments.recipe, RECIPES), words, address=arguments.address)
+
+
+def _flags(arguments: argparse.Namespace, overrides: list[str]) -> list[str]:
+    skip = ["--skip-bad-rows", "true"] if getattr(arguments, "skip_bad_rows", False) else []
+    return [*overrides, *skip]
+
+
+class _Parser(argparse.ArgumentParser):
+    """Adds the fields of a recipe to the help of the commands that take one; they are read only then."""
+
+    def format_help(self) -> str:
+        text = super().format_help()
+        if not self.get_default("takes_overrides"):
+            return text
+        from tasks.recipe import fields_help
+
+        return f"{text}\nfields:\n{fields_help()}\n"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ratchet",
+        description="Align a language model to preferences in rounds, and promote only what is better.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    store = os.environ.get("RATCHET_STORE", "./runs")
+
+    def command(name: str, call: object, about: str, *, recipe: bool = False) -> argparse.ArgumentParser:
+        more = "Any field of the recipe can be set: --train.loss.beta 0.05, --rounds 5, --store s3://bucket/prefix."
+        sub = commands.add_parser(
+            name, help=about, description=about, epilog=more if recipe else None, allow_abbrev=False
+        )
+        sub.set_defaults(call=call, takes_overrides=recipe)
+        if recipe:
+            sub.add_argument("recipe", help="a recipe's name or a path to a .toml file")
+            sub.add_argument(
+                "--skip-bad-rows", action="store_true", help="report bad input rows and go on without them"
+            )
+        return sub
+
+    def of_run(sub: argparse.ArgumentParser, *, optional: bool = False) -> argparse.ArgumentParser:
+        sub.add_argument("run_name", metavar="RUN", nargs="?" if optional else None, help="name of a run")
+        sub.add_argument("--store", default=store, help=f"where runs are kept (default {store}, or RATCHET_STORE)")
+        return sub
+
+    command("run", _run, "Run a recipe, or go on with a run that was interrupted.", recipe=True)
+    plan = command(
+        "plan", _plan, "Check a recipe and tell what is cached and what would run; starts nothing.", recipe=True
+    )
+    plan.add_argument("--json", action="store_true")
+    show = of_run(command("show", _show, "Rounds, metrics and verdicts of a run, or all runs."), optional=True)
+    show.add_argument("--json", action="store_true")
+    report = of_run(command("report", _report, "Write a run's report: one self-contained HTML file."))
+    report.add_argument("--out", help="where to write it (default RUN.html in this folder)")
+    export = of_run(command("export", _export, "Copy the promoted policy out, as a transformers directory."))
+    export.add_argument("folder", metavar="DIR")
+    fork = of_run(command("fork", _fork, "Start a new run from another's configuration; equal work is shared."))
+    fork.add_argument("new", metavar="NEW", help="name of the new run; overrides follow as for run")
+    fork.set_defaults(takes_overrides=True)
+    deploy = command("deploy", _deploy, "Make a Prefect deployment: a typed form and a schedule.", recipe=True)
+    deploy.add_argument("--cron", help="schedule, such as '0 3 * * *'")
+    deploy.add_argument("--serve", action="store_true", help="stay here and run what is triggered")
+    deploy.add_argument("--name", help="name of the deployment (default: the run's)")
+    deploy.add_argument("--work-pool", help="pool whose workers run what is triggered")
+    submit = command("submit", _submit, "Run a recipe as a Ray job and return its exit status.", recipe=True)
+    submit.add_argument("--address", required=True, help="the cluster's job server, such as http://127.0.0.1:8265")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
