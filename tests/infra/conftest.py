@@ -1,0 +1,60 @@
+"""Every claim about the store is held on memory, on disk, and on two S3 servers: an imitation, and a real one."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from infra import storage
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3_store(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A bucket of the test's own, reached as users do: through the environment."""
+    for name, value in (
+        ("AWS_ENDPOINT_URL", s3_endpoint),
+        ("AWS_ACCESS_KEY_ID", "testing"),
+        ("AWS_SECRET_ACCESS_KEY", "testing"),
+        ("AWS_DEFAULT_REGION", "us-east-1"),
+    ):
+        monkeypatch.setenv(name, value)
+    bucket = f"test-{uuid4().hex}"
+    boto3.client("s3").create_bucket(Bucket=bucket)
+    return f"s3://{bucket}/prefix"
+
+
+@pytest.fixture(params=["memory", "local", "s3", pytest.param("ceph", marks=pytest.mark.s3)])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("RATCHET_CACHE", str(tmp_path / "cache"))
+    match request.param:
+        case "memory":
+            return f"memory://{uuid4().hex}"
+        case "local":
+            return str(tmp_path / "store")
+        case "s3":
+            return request.getfixturevalue("s3_store")
+        case _:
+            return f"{request.getfixturevalue('s3_bucket')}/prefix"
+
+
+@pytest.fixture
+def overwrite():
+    """Damage a stored file behind the protocol's back."""
+
+    def write(store: str, path: str, data: bytes) -> None:
+        fs, root = storage._open(store)
+        fs.pipe_file(f"{root}/{path}", data)
+
+    return write

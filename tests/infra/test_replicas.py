@@ -1,0 +1,147 @@
+"""Deaths and deadlines, with processes that cost nothing to start."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignment.config import Engine
+from alignment.errors import UserError
+from infra import ray_pool
+from infra.replicas import Replicas, in_completion_order
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
+
+
+class Squarer:
+    """Squares numbers; ends its process at 13 and is slow at 100."""
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def square(self, number: int) -> int:
+        if number == 13:
+            os._exit(1)
+        time.sleep(60 if number == 100 else 0)
+        return number * number
+
+    def refuse(self) -> None:
+        raise UserError("mend this")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cluster() -> None:
+    # as an orchestrator's task would: from a thread that ends
+    opening = threading.Thread(target=ray_pool.open_ray, args=(Engine(),))
+    opening.start()
+    opening.join()
+
+
+@pytest.fixture
+def squarers() -> Iterator[Replicas]:
+    replicas = opened(2)
+    yield replicas
+    replicas.close()
+
+
+def opened(count: int, *, timeout: float = 60, patience: float = 60, cpus: float = 0) -> Replicas:
+    import ray
+
+    def ready(actor: Any) -> None:
+        ray_pool.wait([actor.pid.remote()], timeout=patience, what="a squarer")
+
+    def start() -> Any:
+        here = {"env_vars": {"PYTHONPATH": f"{ray_pool.PROJECT}{os.pathsep}{Path(__file__).parent}"}}
+        return ray.remote(Squarer).options(num_cpus=cpus, runtime_env=here).remote()
+
+    replicas = Replicas(count, start, ready, timeout=timeout)
+    replicas.make_ready()
+    return replicas
+
+
+def test_every_shard_comes_back_once(squarers):
+    shards = in_completion_order(lambda n: squarers.call("square", n, what="square"), enumerate(range(12)), width=2)
+    assert dict(shards) == {n: n * n for n in range(12)}
+
+
+def test_shards_are_drawn_only_as_they_are_needed():
+    """Two at work and two waiting, and one drawn for each that is done: five when the first is handed over."""
+    drawn: list[int] = []
+
+    def shards() -> Iterator[tuple[int, int]]:
+        for n in range(100):
+            drawn.append(n)
+            yield n, n
+
+    stream = in_completion_order(lambda n: n, shards(), width=2)
+    next(stream)
+    assert len(drawn) <= 8
+    stream.close()
+
+
+def test_a_poison_call_is_set_aside_after_three_deaths(squarers):
+    with pytest.raises(UserError, match=r"sampling of prompt abc: ended the process that worked on it 3 times"):
+        squarers.call("square", 13, what="sampling of prompt abc")
+    assert squarers.call("square", 4, what="square") == 16
+
+
+def test_a_workers_own_complaint_arrives_as_it_was_made(squarers):
+    with pytest.raises(UserError, match=r"^mend this$"):
+        squarers.call("refuse", what="refusal")
+    assert squarers.call("square", 5, what="square") == 25
+
+
+def test_a_deadline_says_what_is_free_and_who_holds_the_rest():
+    slow = opened(1, timeout=1, cpus=1)
+    with pytest.raises(ray_pool.Overdue) as late:
+        slow.call("square", 100, what="square of 100")
+    assert "square of 100: 1 of 1 not there after 1 s. Free: CPU " in str(late.value)
+    assert "held by Squarer (pid " in str(late.value)
+    slow.close()
+
+
+def test_more_than_the_cluster_has_is_a_deadline_with_a_diagnosis():
+    with pytest.raises(UserError, match=r"1 processes wait to be placed. Ask for less"):
+        opened(1, patience=1, cpus=10_000)
+
+
+def test_no_cluster_at_the_address_is_said_in_one_line():
+    with pytest.raises(UserError, match=r"engine.address = '127.0.0.1:1': no Ray cluster answers there .*refused"):
+        ray_pool._connect("127.0.0.1:1")
+
+
+DRIVER = """
+import os, time, ray
+from alignment.config import Engine
+from infra import ray_pool
+ray_pool.open_ray(Engine())
+@ray.remote
+class Busy:
+    def pid(self): return os.getpid()
+    def spin(self):
+        while True: pass
+busy = Busy.remote()
+print("pid", ray.get(busy.pid.remote()), flush=True)
+busy.spin.remote()
+time.sleep(120)
+"""
+
+
+def test_a_killed_driver_takes_its_processes_with_it():
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert driver.stdout
+    pid = int(next(line for line in driver.stdout if line.startswith("pid ")).split()[1])
+    driver.kill()
+    driver.wait()
+    end = time.monotonic() + 30
+    while time.monotonic() < end and os.path.exists(f"/proc/{pid}"):
+        time.sleep(0.2)
+    assert not os.path.exists(f"/proc/{pid}")
