@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 
 import pytest
 from programs import free_port
@@ -18,10 +19,17 @@ BROKEN = b'run = "broken"\nruonds = 3\n'
 
 
 @pytest.fixture
-def jobs(ray_head, monkeypatch) -> str:
-    for name, value in ray_head.env.items():
-        monkeypatch.setenv(name, value)
-    return ray_head.jobs
+def jobs(ray_head, monkeypatch) -> Iterator[str]:
+    """The job server's URL, with the cluster's token in force: Ray reads its token once per process, and an earlier
+    test of this process may have used Ray without one."""
+    from ray._private.authentication_test_utils import reset_auth_token_state
+
+    with monkeypatch.context() as patch:
+        for name, value in ray_head.env.items():
+            patch.setenv(name, value)
+        reset_auth_token_state()
+        yield ray_head.jobs
+    reset_auth_token_state()
 
 
 @pytest.fixture
