@@ -12,7 +12,7 @@ from alignment.rewards import RewardModel
 from alignment.sampling import Decoding, Independent, Sampler
 from alignment.selection import RSO, BestWorst, Selector
 from alignment.types import Strategy
-from alignment.worlds import World
+from alignment.worlds import Sandbox, World
 
 
 class PromptFile(Strategy):
@@ -36,6 +36,16 @@ class PairFile(Strategy):
 
     path: str
     limit: PositiveInt | None = None
+
+
+class Labels(Strategy):
+    """Where a reward model trained from scratch in the sandbox has its labelled pairs from: every two different
+    completions of one request by the base policy, so that it learns on what it will score."""
+
+    prompts: PositiveInt = 1000
+    n: int = Field(default=4, ge=2)
+    """Completions per request, which make n (n - 1) / 2 pairs."""
+    decoding: Decoding = Decoding()
 
 
 class Lora(Strategy):
@@ -134,6 +144,8 @@ class RunConfig(Strategy):
     skip_bad_rows: bool = False
     sampler: Sampler = Independent()
     reward: RewardModel | None = None
+    labels: Labels | None = None
+    """None: the world's own writer answers both sides of a labelled pair."""
     gold: RewardModel | None = None
     """Never trained on: the measure of over-optimisation. The gate sees it only where ``max_hacking_slope`` is set."""
     select: Selector = BestWorst()
@@ -169,6 +181,8 @@ class RunConfig(Strategy):
                 f"train.groups_per_step = {self.train.groups_per_step} is less than trainer.workers = "
                 f"{self.trainer.workers}: some workers would have nothing to do; raise one or lower the other"
             )
+        if self.labels is not None and not isinstance(self.world, Sandbox):
+            yield "labels is set, but only the sandbox can label what a policy writes: set world.type = 'sandbox'"
         if isinstance(self.gate, PreferenceAccuracy) and self.pairs is None:
             yield "gate.type = 'preference_accuracy' needs held-out pairs: set pairs, or use gate.type = 'win_rate'"
         if isinstance(self.gate, WinRate) and self.reward is None:

@@ -10,6 +10,7 @@ from tasks.batches import Batch
 from tasks.decide import Standing, decide, measure_initial
 from tasks.generate import generate
 from tasks.inputs import Inputs, adopt_inputs
+from tasks.labels import label_samples
 from tasks.logprobs import logprobs
 from tasks.report import report
 from tasks.score import score
@@ -25,7 +26,8 @@ def align(config: RunConfig) -> RunSummary:
     start(config)
     at = Place.of(config, "start")
     policy = adopt_policy(config, at=at)
-    judges = adopt_judges(config, policy, at=at)
+    labelled = label_samples(config, policy, at=at)
+    judges = adopt_judges(config, policy, labelled, at=at)
     inputs = adopt_inputs(config, policy, judges, at=at)
     evaluation = evaluate(policy, policy, inputs, config.evaluate, seed=config.seed, on=config.engine, at=at)
     initial = best = measure_initial(config, policy, evaluation, at=at)

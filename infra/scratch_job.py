@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from alignment.config import Engine
 from alignment.models import Scratch
-from alignment.types import Artifact
+from alignment.types import Artifact, Group
 from alignment.worlds import World
 from infra import artifacts
 from infra.ray_pool import cpus_for, open_ray, wait, worker_env
@@ -39,13 +39,15 @@ def scratch_reward_model(
     asked: Mapping[str, JsonValue],
     world: World,
     policy: Artifact,
+    labelled: Artifact | None,
     source: Scratch,
     *,
     on: Engine,
     advance: Advance,
 ) -> Artifact:
-    """Train a reward model on the world's labelled pairs, from the policy's weights."""
-    work = (store, recipe, dict(asked), world, policy, source)
+    """Train a reward model from the policy's weights on comparisons of the ``labelled`` completions; without them, on
+    the world's own labelled pairs."""
+    work = (store, recipe, dict(asked), world, policy, labelled, source)
     return _in_worker(_reward_job, work, on, advance, "training the reward model")
 
 
@@ -67,16 +69,21 @@ def _reward_job(
     asked: Mapping[str, JsonValue],
     world: World,
     policy: Artifact,
+    labelled: Artifact | None,
     source: Scratch,
     out: Path,
     advance: Advance,
 ) -> Artifact:
     from infra.scratch import train_reward_model
-    from infra.worlds import open_world
+    from infra.worlds import compared_pairs, open_world
 
-    pairs = open_world(world).labelled_pairs(source.examples)
+    if labelled is None:
+        pairs = open_world(world).labelled_pairs(source.examples)
+    else:
+        pairs = compared_pairs(world, artifacts.read_rows(labelled, Group), source.examples)
     train_reward_model(pairs, artifacts.fetch_tree(policy), source, out, progress=advance)
-    return artifacts.commit_tree(store, "reward_model", recipe, out, parents=[policy], asked=asked)
+    parents = [policy] if labelled is None else [policy, labelled]
+    return artifacts.commit_tree(store, "reward_model", recipe, out, parents=parents, asked=asked)
 
 
 def _in_worker(job: Callable[..., Artifact], work: Sequence[Any], on: Engine, advance: Advance, what: str) -> Artifact:

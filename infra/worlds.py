@@ -2,6 +2,7 @@
 
 import hashlib
 import zipfile
+from collections.abc import Iterable
 from fnmatch import fnmatch
 from functools import cache, partial
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from alignment.errors import UserError
 from alignment.testbed import sandbox
-from alignment.types import Message, Prompt, digest_of, seed_of
+from alignment.types import Group, Message, Prompt, digest_of, seed_of
 from alignment.worlds import Demonstration, LabelledPair, Preferences, Sandbox, Sentences, World
 from infra.open_world import OpenWorld
 from infra.preference_world import open_preferences
@@ -60,6 +61,22 @@ def world_identity(world: World) -> dict[str, object]:
             return fields
         case _:
             assert_never(world)
+
+
+def compared_pairs(world: World, groups: Iterable[Group], count: int) -> list[LabelledPair]:
+    """``count`` labelled pairs out of a policy's completions, in the order of the groups.
+
+    Raises UserError when they give fewer, or when the world cannot label.
+    """
+    if not isinstance(world, Sandbox):
+        raise UserError(f"labels: a world of type {world.type!r} has no labeller; leave labels out")
+    pairs = [pair for g in groups for pair in sandbox.compared(world, g.prompt, [c.text for c in g.candidates])]
+    if len(pairs) < count:
+        raise UserError(
+            f"examples = {count} of the reward model, but its label samples give {len(pairs)} pairs of different "
+            "texts; lower it, or raise labels.prompts"
+        )
+    return pairs[:count]
 
 
 def _word_tokenizer(context: int) -> "PreTrainedTokenizerFast":

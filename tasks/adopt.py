@@ -4,7 +4,7 @@ import hashlib
 import importlib
 import inspect
 from pathlib import Path
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from alignment.config import RunConfig
 from alignment.errors import UserError
@@ -21,6 +21,13 @@ from tasks.judges import Judge
 from tasks.steps import Place, find_step, made, making, step_task
 
 
+class Origin(NamedTuple):
+    """What a reward model trained from scratch is made from, beside the world."""
+
+    policy: Artifact
+    labelled: Artifact | None
+
+
 @step_task("adopt-policy")
 def adopt_policy(config: RunConfig, *, at: Place) -> Artifact:
     """The policy the run begins with."""
@@ -28,30 +35,33 @@ def adopt_policy(config: RunConfig, *, at: Place) -> Artifact:
 
 
 @step_task("adopt-judges")
-def adopt_judges(config: RunConfig, policy: Artifact, *, at: Place) -> tuple[Judge, ...]:
-    """The reward, and the gold reward that training never sees."""
+def adopt_judges(config: RunConfig, policy: Artifact, labelled: Artifact | None, *, at: Place) -> tuple[Judge, ...]:
+    """The reward, and the gold reward that training never sees. A reward model trained from scratch starts from
+    ``policy`` and learns from comparisons of the ``labelled`` completions, or of the world's own answers."""
     specs = {"reward": config.reward, "gold": config.gold}
-    return tuple(_judge(config, name, spec, policy, at=at) for name, spec in specs.items() if spec is not None)
+    return tuple(
+        _judge(config, name, spec, Origin(policy, labelled), at=at) for name, spec in specs.items() if spec is not None
+    )
 
 
 def adopt_model(
-    config: RunConfig, source: ModelSource, kind: ModelKind, step: str, policy: Artifact | None, *, at: Place
+    config: RunConfig, source: ModelSource, kind: ModelKind, step: str, origin: Origin | None, *, at: Place
 ) -> Artifact:
-    """One model as an artifact. ``policy`` is what a reward model trained from scratch starts from."""
+    """One model as an artifact. A reward model trained from scratch has an ``origin``."""
     match source:
         case Pretrained():
             with making(at, step) as watch:
                 return made(at, step, models.adopt_model(at.store, source, kind), watch)
         case Scratch():
-            return _from_scratch(config, source, kind, step, policy, at=at)
+            return _from_scratch(config, source, kind, step, origin, at=at)
         case _:
             assert_never(source)
 
 
-def _judge(config: RunConfig, name: str, spec: RewardModel, policy: Artifact, *, at: Place) -> Judge:
+def _judge(config: RunConfig, name: str, spec: RewardModel, origin: Origin, *, at: Place) -> Judge:
     def model(source: ModelSource, field: str) -> Artifact:
         kind: ModelKind = "policy" if isinstance(spec, Implicit | Pairwise) else "reward_model"
-        start = policy if kind == "reward_model" else None
+        start = origin if kind == "reward_model" else None
         return adopt_model(config, source, kind, f"{name}-{field}", start, at=at)
 
     match spec:
@@ -60,7 +70,7 @@ def _judge(config: RunConfig, name: str, spec: RewardModel, policy: Artifact, *,
         case Implicit():
             used = {"policy": model(spec.policy, "policy"), "reference": model(spec.reference, "reference")}
             for other in used.values():  # token ids of one must mean the same to the other
-                same_tokenizer(artifacts.fetch_tree(policy), artifacts.fetch_tree(other))
+                same_tokenizer(artifacts.fetch_tree(origin.policy), artifacts.fetch_tree(other))
             return Judge(name=name, spec=spec, models=used)
         case Verifier():
             return Judge(name=name, spec=spec, source=source_digest(spec))
@@ -89,10 +99,11 @@ def _world(config: RunConfig) -> World:
 
 
 def _from_scratch(
-    config: RunConfig, source: Scratch, kind: ModelKind, step: str, policy: Artifact | None, *, at: Place
+    config: RunConfig, source: Scratch, kind: ModelKind, step: str, origin: Origin | None, *, at: Place
 ) -> Artifact:
     world = _world(config)
-    inputs = {"source": source, "world": world_identity(world), "policy": policy}
+    learned = {} if origin is None else {"policy": origin.policy, "labelled": origin.labelled}
+    inputs = {"source": source, "world": world_identity(world), **learned}
     asked, recipe = artifacts.asked(kind, **inputs), artifacts.recipe_of(kind, **inputs)
     if done := find_step(at, step, kind, recipe):
         return done
@@ -102,10 +113,10 @@ def _from_scratch(
         def heard(step_number: int, total: int, loss: float) -> None:
             advance(step_number, f"of {total}, loss {loss:.3f}")
 
-        if policy is None:
+        if origin is None:
             model = scratch_job.scratch_policy(at.store, recipe, asked, world, source, on=config.engine, advance=heard)
         else:
             model = scratch_job.scratch_reward_model(
-                at.store, recipe, asked, world, policy, source, on=config.engine, advance=heard
+                at.store, recipe, asked, world, origin.policy, origin.labelled, source, on=config.engine, advance=heard
             )
         return made(at, step, model, watch)

@@ -103,7 +103,8 @@ def _sample(
         for future in as_completed(drawn):
             index = drawn[future]
             shards[index] = _or_stop(future, drawn)
-            rated.append(scoring.submit(rate, index, shards[index]))
+            if judges:
+                rated.append(scoring.submit(rate, index, shards[index]))
             advance(sum(shard.rows for shard in shards.values()))
         for future in rated:
             future.result()

@@ -6,8 +6,9 @@ reviewer of its own: no training signal but the labels depends on the gold rewar
 world's seed; a longer list of a kind begins with the shorter one.
 """
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -31,9 +32,11 @@ from alignment.types import Message, Prompt, seed_of
 from alignment.worlds import Demonstration, LabelledPair, Sandbox
 
 __all__ = [
+    "compared",
     "demonstrations",
     "gold",
     "gold_attributes",
+    "label_prompts",
     "labelled_pairs",
     "prompts",
     "refinements",
@@ -125,6 +128,22 @@ def labelled_pairs(world: Sandbox, count: int) -> list[LabelledPair]:
         if a != b:
             pairs.append(_labelled(rng, prompt, a, b, world.label_noise))
     return pairs
+
+
+def label_prompts(world: Sandbox, count: int) -> list[Prompt]:
+    """``count`` distinct requests for ``compared``: a stream of their own, so that no run is evaluated on them."""
+    requests = _requests(_rng(world, "label prompts"))
+    return [next(requests) for _ in range(count)]
+
+
+def compared(world: Sandbox, prompt: Prompt, completions: Sequence[str]) -> list[LabelledPair]:
+    """Every two different completions of one request, compared by the labeller of ``labelled_pairs``.
+
+    What a request yields depends on it, on the completions and on the world's seed alone.
+    """
+    rng = np.random.default_rng(seed_of("sandbox", "compared", world.seed, prompt.id))
+    couples = [(a, b) for a, b in itertools.combinations(completions, 2) if a != b]
+    return [_labelled(rng, prompt, a, b, world.label_noise) for a, b in couples]
 
 
 def _two_answers(rng: np.random.Generator, brief: Brief) -> tuple[str, str]:

@@ -161,6 +161,17 @@ class TestLists:
         assert 0.75 < agreed < 0.95
         assert all(p.chosen != p.rejected for p in pairs)
 
+    def test_every_two_different_completions_are_compared_once(self):
+        """Of a, b, a, c: six couples less the one of equal texts."""
+        [prompt] = sandbox.label_prompts(WORLD, 1)
+        pairs = sandbox.compared(WORLD, prompt, ["a", "b", "a", "c"])
+        assert sorted("".join(sorted((p.chosen, p.rejected))) for p in pairs) == ["ab", "ab", "ac", "ac", "bc"]
+        assert pairs == sandbox.compared(WORLD, prompt, ["a", "b", "a", "c"])
+
+    def test_label_prompts_are_none_of_the_prompts(self):
+        seen = {p.id for p in sandbox.prompts(WORLD, 1000)}
+        assert not seen & {p.id for p in sandbox.label_prompts(WORLD, 1000)}
+
     def test_less_noise_means_fewer_wrong_labels(self):
         sharp = sandbox.labelled_pairs(Sandbox(seed=3, label_noise=0.01), 400)
         wrong = np.mean([gold(p.prompt, p.chosen) < gold(p.prompt, p.rejected) for p in sharp])

@@ -1,0 +1,40 @@
+"""Answers of the base policy for the world's labeller to compare: what a reward model from scratch learns from."""
+
+from alignment.config import Labels, RunConfig
+from alignment.sampling import Independent
+from alignment.testbed import sandbox
+from alignment.types import Artifact, Prompt
+from alignment.worlds import Sandbox
+from infra import artifacts
+from infra.worlds import world_identity
+from tasks.generate import generate
+from tasks.steps import Place, find_step, made, making, step_task
+
+
+def label_samples(config: RunConfig, policy: Artifact, *, at: Place) -> Artifact | None:
+    """Completions of label prompts, which no run trains or is evaluated on; None without ``config.labels``.
+
+    Their seed is the world's and not the run's, so that runs which differ in seed share one reward model.
+    """
+    if config.labels is None or not isinstance(config.world, Sandbox):
+        return None
+    prompts = label_prompts(config.labels, config.world, at=at)
+    sampler = Independent(n=config.labels.n, decoding=config.labels.decoding)
+    return generate(
+        policy, prompts, sampler, (), seed=("labels", config.world.seed), on=config.engine, at=at, step="label-samples"
+    )
+
+
+@step_task("label-prompts")
+def label_prompts(labels: Labels, world: Sandbox, *, at: Place) -> Artifact:
+    inputs = {"world": world_identity(world), "labels": labels.prompts}
+    recipe = artifacts.recipe_of("prompts", **inputs)
+    if done := find_step(at, "label-prompts", "prompts", recipe):
+        return done
+    with making(at, "label-prompts") as watch:
+        rows = sandbox.label_prompts(world, labels.prompts)
+        asked = artifacts.asked("prompts", **inputs)
+        artifact = artifacts.commit_rows(
+            at.store, "prompts", recipe, rows, Prompt, facts={"prompts": len(rows)}, asked=asked
+        )
+        return made(at, "label-prompts", artifact, watch)
