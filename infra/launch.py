@@ -1,6 +1,5 @@
 """Start a training job on Ray's machines and stay with it to its end."""
 
-import json
 import os
 import threading
 import time
@@ -13,6 +12,7 @@ from alignment.errors import UserError
 from alignment.packing import TrainingGroup
 from alignment.types import Record
 from infra import ray_pool
+from infra.model_folder import context_length
 from infra.train_data import ReloadProbe, StepMetrics, TrainJob, TrainOutcome, read_metrics, write_job
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ RESTARTS = 2
 """How often workers that fail start anew from the last checkpoint."""
 GRACE = 60.0
 """Seconds that workers have beyond the deadline to end themselves."""
-CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
 
 
 class TrainResult(Record):
@@ -86,10 +85,8 @@ def _check(policy: Path, groups: Sequence[TrainingGroup], trainer: Trainer) -> N
 
     if not groups:
         raise UserError("no pairs to train on: sample more candidates per prompt, or select with a smaller margin")
-    config = json.loads((policy / "config.json").read_text())
-    context = next((config[key] for key in CONTEXT_KEYS if isinstance(config.get(key), int)), None)
-    longest = max(groups, key=lambda group: group.width)
-    if context is not None and longest.width > context:
+    context, longest = context_length(policy), max(groups, key=lambda group: group.width)
+    if longest.width > context:
         raise UserError(
             f"prompt {longest.prompt_id}: {longest.width} tokens in a row, beyond the context {context} of {policy}. "
             "Lower sampler.decoding.max_tokens, or drop the prompt"

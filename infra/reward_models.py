@@ -13,7 +13,9 @@ from alignment.rendering import completion_ids, load_tokenizer, prompt_text, ren
 from alignment.rewards import Pairwise, RewardModel, Verifier
 from alignment.types import Candidate, Group, seed_of
 from infra.model_actor import Ids
-from infra.weights import Model, context_of, folder_of, same_tokenizer
+from infra.model_folder import context_length
+from infra.vocabulary import tokenizer_digest
+from infra.weights import Model, folder_of
 
 Outcome = float | str
 """A score, or the reason why there is none."""
@@ -67,7 +69,7 @@ def scalar(model: Model, numbers: Numbers, *, policy: Path | None) -> Measured:
 def implicit(beta: float, model: Model, reference: Model, numbers: Numbers, *, policy: Path | None) -> Measured:
     """beta * (log-probability under ``model`` - under ``reference``). Raises UserError when their tokenizers differ."""
     folder, other = folder_of(model), folder_of(reference)
-    if not same_tokenizer(folder, other):
+    if tokenizer_digest(folder) != tokenizer_digest(other):
         raise UserError(
             f"implicit reward: policy {folder} and reference {other} have different tokenizers, so their "
             "log-probabilities are of different things. Use a reference of the same family"
@@ -97,7 +99,7 @@ def baseline_of(seed: tuple[int | str, ...], prompt_id: str, count: int) -> int:
 def pairwise(config: Pairwise, model: Model, numbers: Numbers, *, seed: tuple[int | str, ...]) -> Measured:
     """Log-odds of beating the baseline candidate, averaged over both orders and clipped; the baseline's own is 0."""
     folder = folder_of(model)
-    tokenizer, context = load_tokenizer(folder), context_of(folder)
+    tokenizer, context = load_tokenizer(folder), context_length(folder)
     first, second = (_one_token(tokenizer, answer, folder) for answer in (config.first, config.second))
 
     def compare(prompt: str, a: str, b: str) -> tuple[int, ...]:
@@ -153,8 +155,8 @@ class Reader:
 
     def __init__(self, folder: Path, policy: Path | None):
         self._tokenizer = load_tokenizer(folder)
-        self._context = context_of(folder)
-        self._shares_ids = policy is not None and same_tokenizer(folder, policy)
+        self._context = context_length(folder)
+        self._shares_ids = policy is not None and tokenizer_digest(folder) == tokenizer_digest(policy)
 
     def read(self, group: Group) -> list[Outcome | Input]:
         try:
@@ -177,9 +179,9 @@ class Reader:
         return _fitting(Input(prompt, ids), self._context, sum)
 
 
-def _fitting(read: Input, context: int | None, total: Callable[[list[int]], int]) -> Outcome | Input:
+def _fitting(read: Input, context: int, total: Callable[[list[int]], int]) -> Outcome | Input:
     tokens = total([len(read.first), len(read.second)])
-    if context is not None and tokens > context:
+    if tokens > context:
         return f"{tokens} tokens exceed the reward model's context of {context}"
     return read
 

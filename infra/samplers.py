@@ -10,10 +10,11 @@ from alignment.sampling import Request
 from alignment.types import Candidate, Failure, Group, Prompt
 from infra import checks, ray_pool
 from infra.model_actor import Precision
+from infra.model_folder import read_config
 from infra.replicas import Replicas, in_completion_order
 from infra.training_stack import TrainingStack
 from infra.vllm_actor import Ask, Draw, Loaded, VllmActor, vllm_env
-from infra.weights import Model, folder_of, read_config, shape_of
+from infra.weights import Model, folder_of, shape_of
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle

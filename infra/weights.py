@@ -7,6 +7,7 @@ from typing import Any
 from alignment.config import Engine
 from alignment.errors import UserError
 from alignment.types import Artifact, digest_of
+from infra.model_folder import read_config
 
 Model = Artifact | Path
 """A model of the store, fetched by each machine that opens it, or a folder that every machine sees."""
@@ -25,30 +26,11 @@ def folder_of(model: Model) -> Path:
     return fetch_tree(model)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """``config.json``. Raises UserError when it is missing or is not JSON."""
-    try:
-        return json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError) as e:
-        raise UserError(f"{folder}/config.json: {e}. Point at a transformers model directory") from e
-
-
 def shape_of(folder: Path) -> str:
     """Digest of what must be equal for weights to replace each other in place: architecture and tokenizer."""
     volatile = {"_name_or_path", "transformers_version"}
     config = {k: v for k, v in read_config(folder).items() if k not in volatile}
     return digest_of([config, *(_content(folder / name) for name in TOKENIZER_FILES)])
-
-
-def context_of(folder: Path) -> int | None:
-    """Most tokens the model reads, where its config says so."""
-    config = read_config(folder)
-    return config.get("max_position_embeddings") or config.get("n_positions")
-
-
-def same_tokenizer(one: Path, other: Path) -> bool:
-    """Whether token ids of one model mean the same to the other: equal tokenizer files, chat template included."""
-    return all(_content(one / name) == _content(other / name) for name in TOKENIZER_FILES)
 
 
 def check_head_size(folder: Path, engine: Engine) -> None:
