@@ -18,9 +18,7 @@ from infra.model_folder import (
     read_config,
     vocabulary_size,
 )
-from infra.vocabulary import same_tokenizer, tokenizer_digest, tokenizer_parts
-
-__all__ = ["adopt_model", "context_length", "same_tokenizer", "tokenizer_digest"]
+from infra.vocabulary import tokenizer_digest, tokenizer_parts
 
 ModelKind = Literal["policy", "reward_model"]
 _STORED = re.compile(r"(?P<store>.+)/objects/(?P<kind>policy|reward_model)/(?P<recipe>[A-Za-z0-9_-]+)/?")

@@ -1,5 +1,6 @@
 """Every claim about the store is held on memory, on disk, and on two S3 servers: an imitation, and a real one."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -47,6 +48,12 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
             return request.getfixturevalue("s3_store")
         case _:
             return f"{request.getfixturevalue('s3_bucket')}/prefix"
+
+
+@pytest.fixture
+def policy(tiny_policy: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return shutil.copytree(tiny_policy, tmp_path / "policy")
 
 
 @pytest.fixture

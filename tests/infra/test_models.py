@@ -1,49 +1,22 @@
-import json
+"""Models are adopted by content, wherever they come from."""
+
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from model_copies import adopt, edit, own_code, save_sharded
 
 from alignment.errors import UserError
-from alignment.models import Pretrained
 from infra import artifacts
-from infra.model_folder import model_files, safetensors_header
-from infra.models import adopt_model, context_length, same_tokenizer, tokenizer_digest
-
-
-@pytest.fixture
-def policy(tiny_policy, tmp_path):
-    """A copy that a test may damage."""
-    return shutil.copytree(tiny_policy, tmp_path / "policy")
+from infra.model_folder import model_files
+from infra.vocabulary import tokenizer_digest
 
 
 @pytest.fixture
 def store(tmp_path):
     return str(tmp_path / "store")
-
-
-def adopt(store, folder, kind="policy", **source):
-    return adopt_model(store, Pretrained(model=str(folder), **source), kind)
-
-
-def edit(path, **changes):
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
-def save_sharded(folder):
-    """The one weight file cut into two, as large models come."""
-    from safetensors.torch import load_file, save_file
-
-    tensors = load_file(folder / "model.safetensors")
-    (folder / "model.safetensors").unlink()
-    names = sorted(tensors)
-    shards = {"model-00001-of-00002.safetensors": names[:9], "model-00002-of-00002.safetensors": names[9:]}
-    for shard, held in shards.items():
-        save_file({name: tensors[name] for name in held}, folder / shard, metadata={"format": "pt"})
-    weight_map = {name: shard for shard, held in shards.items() for name in held}
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
 
 
 def test_an_adopted_model_loads_with_plain_transformers(store, tiny_policy):
@@ -108,130 +81,6 @@ def test_a_sharded_model_is_adopted(store, policy):
     assert len(list(artifacts.fetch_tree(adopted).glob("*.safetensors"))) == 2
 
 
-def no_config(folder):
-    (folder / "config.json").unlink()
-
-
-def no_weights(folder):
-    (folder / "model.safetensors").unlink()
-
-
-def only_pickles(folder):
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-
-
-def weights_cut_short(folder):
-    path = folder / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def weights_of_a_few_bytes(folder):
-    (folder / "model.safetensors").write_bytes(b"nothing")
-
-
-def weights_are_a_page(folder):
-    (folder / "model.safetensors").write_bytes(b"<!DOCTYPE html><html>the sign-in page</html>")
-
-
-def header_is_no_header(folder):
-    (folder / "model.safetensors").write_bytes((4).to_bytes(8, "little") + b"[1]\n")
-
-
-def weights_are_a_pointer(folder):
-    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
-
-
-def tokenizer_is_a_pointer(folder):
-    (folder / "tokenizer.json").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
-
-
-def a_shard_is_missing(folder):
-    save_sharded(folder)
-    (folder / "model-00002-of-00002.safetensors").unlink()
-
-
-def a_shard_lacks_a_tensor(folder):
-    save_sharded(folder)
-    shutil.copy(folder / "model-00001-of-00002.safetensors", folder / "model-00002-of-00002.safetensors")
-
-
-def no_index(folder):
-    save_sharded(folder)
-    (folder / "model.safetensors.index.json").unlink()
-
-
-def empty_index(folder):
-    (folder / "model.safetensors.index.json").write_text("{}")
-
-
-def no_tokenizer(folder):
-    (folder / "tokenizer.json").unlink()
-
-
-def config_is_broken(folder):
-    (folder / "config.json").write_text("{")
-
-
-def only_an_adapter(folder):
-    (folder / "config.json").rename(folder / "adapter_config.json")
-
-
-def own_code(folder):
-    edit(folder / "config.json", auto_map={"AutoModelForCausalLM": "modeling_own.Own"})
-
-
-def own_tokenizer_code(folder):
-    edit(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["own.Own", None]})
-
-
-def a_classifier(folder):
-    edit(folder / "config.json", architectures=["LlamaForSequenceClassification"])
-
-
-def too_few_embeddings(folder):
-    edit(folder / "config.json", vocab_size=300)
-
-
-def no_context(folder):
-    config = json.loads((folder / "config.json").read_text())
-    del config["max_position_embeddings"]
-    (folder / "config.json").write_text(json.dumps(config))
-
-
-@pytest.mark.parametrize(
-    ("damage", "reason"),
-    [
-        (no_config, "has no config.json: give a model directory"),
-        (only_an_adapter, "has no config.json: it is an adapter: merge it into its base model"),
-        (config_is_broken, "config.json is malformed JSON"),
-        (no_weights, "has no weights: no model.safetensors. Give a folder written by save_pretrained"),
-        (only_pickles, r"weights only as pickles \(pytorch_model.bin\), which can run code"),
-        (weights_cut_short, r"bytes, its header says \d+: get it again"),
-        (weights_of_a_few_bytes, r"\(7 bytes\) is no safetensors file, or is cut short"),
-        (weights_are_a_page, "is no safetensors file, or is cut short"),
-        (header_is_no_header, "has no readable safetensors header"),
-        (weights_are_a_pointer, "is a Git LFS pointer, not the file: run `git lfs pull`"),
-        (tokenizer_is_a_pointer, "tokenizer.json is a Git LFS pointer"),
-        (a_shard_is_missing, "1 of 2 weight files are missing, the first is model-00002-of-00002.safetensors"),
-        (a_shard_lacks_a_tensor, "model-00002-of-00002.safetensors lacks"),
-        (no_index, "has no model.safetensors.index.json, though it has model-00001-of-00002.safetensors"),
-        (empty_index, "has no weight_map"),
-        (no_tokenizer, "has no tokenizer.json. Save a fast tokenizer there"),
-        (own_code, r"\(auto_map\) runs Python code of its own. Read that code, then set trust_remote_code = true"),
-        (own_tokenizer_code, r"\(auto_map\) runs Python code of its own"),
-        (a_classifier, "is a LlamaForSequenceClassification, which cannot write"),
-        (too_few_embeddings, "as id 300, its model only 300 embeddings"),
-        (no_context, "tells no context length: add max_position_embeddings"),
-    ],
-)
-def test_a_folder_that_is_no_whole_model_is_refused_in_one_line(store, policy, damage, reason):
-    damage(policy)
-    with pytest.raises(UserError, match=reason) as refused:
-        adopt(store, policy)
-    assert str(policy) in str(refused.value)
-    assert "\n" not in str(refused.value)
-
-
 def test_code_of_a_trusted_model_goes_with_it(store, policy):
     own_code(policy)
     (policy / "modeling_own.py").write_text("class Own: ...\n")
@@ -267,7 +116,7 @@ def test_a_revision_of_a_folder_is_refused(store, tiny_policy):
 def test_a_hub_that_cannot_be_reached_is_one_line_with_the_way_out(tmp_path):
     """In a process of its own: the hub's client reads its address once, when it is imported."""
     program = (
-        "from infra.models import *; from alignment.models import Pretrained; from alignment.errors import UserError\n"
+        "from infra.models import adopt_model; from alignment.models import Pretrained; from alignment.errors import UserError\n"
         "import sys\n"
         "try:\n"
         f"    adopt_model({str(tmp_path)!r}, Pretrained(model='nobody/nothing'), 'policy')\n"
@@ -298,67 +147,3 @@ def test_a_hub_id_is_taken_from_the_hub_with_its_revision(store, tiny_policy, tm
     assert asked["revision"] == "main"
     assert not any(pattern.endswith((".bin", ".py")) for pattern in asked["allow_patterns"])
     assert adopted == adopt(store, tiny_policy)
-
-
-def test_context_is_read_from_each_familys_field(tiny_policy, policy):
-    assert context_length(tiny_policy) == 128
-    (policy / "config.json").write_text('{"n_positions": 1024}')
-    assert context_length(policy) == 1024
-    (policy / "config.json").write_text('{"text_config": {"max_position_embeddings": 32}}')
-    assert context_length(policy) == 32
-
-
-def test_a_model_shares_its_tokenizer_with_its_copy(tiny_policy, tiny_reward_model, policy):
-    edit(policy / "tokenizer_config.json", pad_token="<eos>", model_max_length=9)
-    same_tokenizer(tiny_policy, policy)
-    same_tokenizer(tiny_policy, tiny_reward_model)
-
-
-def test_a_template_counts_equal_wherever_it_is_kept(tiny_policy, policy):
-    template = policy / "chat_template.jinja"
-    edit(policy / "tokenizer_config.json", chat_template=template.read_text())
-    template.unlink()
-    same_tokenizer(tiny_policy, policy)
-
-
-def test_merges_count_equal_in_both_spellings(tiny_policy, policy):
-    tokenizer = json.loads((policy / "tokenizer.json").read_text())
-    tokenizer["model"]["merges"] = [" ".join(merge) for merge in tokenizer["model"]["merges"]]
-    tokenizer["model"]["ignore_merges"] = False
-    edit(policy / "tokenizer.json", **tokenizer)
-    same_tokenizer(tiny_policy, policy)
-
-
-@pytest.mark.parametrize(
-    ("change", "difference"),
-    [
-        (lambda t: t["model"]["vocab"].update(Zebra=384), "vocabulary 'Zebra' is None and 384"),
-        (lambda t: t["model"]["merges"].pop(), r"merges from number 121 on are \[.*\] and \[\]"),
-        (lambda t: t.update(normalizer={"type": "Lowercase"}), "rules 'normalizer' is None and {'type': 'Lowercase'}"),
-    ],
-)
-def test_tokenizers_that_differ_are_refused_with_the_first_difference(tiny_policy, policy, change, difference):
-    tokenizer = json.loads((policy / "tokenizer.json").read_text())
-    change(tokenizer)
-    (policy / "tokenizer.json").write_text(json.dumps(tokenizer))
-    ours, theirs = tokenizer_digest(tiny_policy)[:12], tokenizer_digest(policy)[:12]
-    with pytest.raises(UserError, match=rf"\(digest {ours}\) and .* \(digest {theirs}\) differ: {difference}"):
-        same_tokenizer(tiny_policy, policy)
-
-
-def test_another_chat_template_or_eos_is_another_tokenizer(tiny_policy, policy):
-    edit(policy / "tokenizer_config.json", eos_token="<|user|>")
-    with pytest.raises(UserError, match=r"eos_token is '<eos>' and '<\|user\|>'"):
-        same_tokenizer(tiny_policy, policy)
-    (policy / "chat_template.jinja").write_text("{{ messages }}")
-    assert tokenizer_digest(policy) != tokenizer_digest(tiny_policy)
-
-
-def test_real_tokenizer_files_are_digested(shared_data, tmp_path):
-    folder = shutil.copytree(shared_data / "tokenizers/tiny/oasst_neox_783", tmp_path / "neox")
-    assert len(tokenizer_digest(folder)) == 64
-    same_tokenizer(folder, folder)
-
-
-def test_a_header_lists_the_tensors(tiny_policy):
-    assert safetensors_header(tiny_policy / "model.safetensors")["lm_head.weight"]["shape"] == [384, 32]
