@@ -116,7 +116,8 @@ def test_a_revision_of_a_folder_is_refused(store, tiny_policy):
 def test_a_hub_that_cannot_be_reached_is_one_line_with_the_way_out(tmp_path):
     """In a process of its own: the hub's client reads its address once, when it is imported."""
     program = (
-        "from infra.models import adopt_model; from alignment.models import Pretrained; from alignment.errors import UserError\n"
+        "from infra.models import adopt_model; from alignment.models import Pretrained\n"
+        "from alignment.errors import UserError\n"
         "import sys\n"
         "try:\n"
         f"    adopt_model({str(tmp_path)!r}, Pretrained(model='nobody/nothing'), 'policy')\n"
