@@ -15,7 +15,7 @@ from tasks.logprobs import logprobs
 from tasks.report import report
 from tasks.score import score
 from tasks.select import select
-from tasks.start import start
+from tasks.start import named_for_schedule, start
 from tasks.steps import Place, planning
 from tasks.train import train
 
@@ -23,6 +23,7 @@ from tasks.train import train
 @flow(name="align", flow_run_name="{config.run}")
 def align(config: RunConfig) -> RunSummary:
     """Improve a policy for ``config.rounds`` rounds. Running it again after any crash goes on where it stopped."""
+    config = named_for_schedule(config)
     start(config)
     at = Place.of(config, "start")
     policy = adopt_policy(config, at=at)

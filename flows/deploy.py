@@ -19,6 +19,9 @@ from alignment.errors import UserError
 ONE_AT_A_TIME = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
 """Runs of one deployment wait for each other: two at once would do the same work twice."""
 
+LONGEST_SCHEDULED = 63 - len("-20261231-0300")
+"""Characters of the name of a run that a schedule fires, which bears its time."""
+
 
 def deploy(
     config: RunConfig,
@@ -31,7 +34,8 @@ def deploy(
     """Make, or bring up to date, the deployment ``align/{name}`` on the server that PREFECT_API_URL names.
 
     ``config`` gives the form's first values, ``name`` defaults to the run's. ``serve`` stays in the foreground and
-    runs what is triggered here; otherwise a worker of ``work_pool`` does. UserError for a schedule that cannot be
+    runs what is triggered here; otherwise a worker of ``work_pool`` does. What the schedule
+    fires is named after its time, as in ``nightly-20261231-0300``. UserError for a schedule that cannot be
     read, a server that does not answer, or a pool that it does not have.
     """
     from flows.align import align  # the whole method: not needed to tell that a schedule is wrong
@@ -52,6 +56,11 @@ def deploy_flow(
     if serve and work_pool:
         raise UserError(f"--serve runs here and --work-pool {work_pool} on that pool's workers: give one of them")
     schedules = [_schedule(cron)] if cron is not None else []
+    if schedules and len(config.run) > LONGEST_SCHEDULED:
+        raise UserError(
+            f"run {config.run!r} has {len(config.run)} characters, and a schedule adds date and time to it: name it with "
+            f"at most {LONGEST_SCHEDULED}"
+        )
     server = _server()
     deployment = RunnerDeployment.from_flow(
         flow,

@@ -1,10 +1,23 @@
 """What must hold before anything is made."""
 
+from datetime import UTC
 from typing import Any
+
+from prefect.context import FlowRunContext
 
 from alignment.config import RunConfig
 from infra import artifacts
 from tasks.steps import planning, step_task
+
+
+def named_for_schedule(config: RunConfig) -> RunConfig:
+    """A flow run that a schedule fired bears the time it was planned for in its name: every night is a run of its
+    own, and a retry goes on with that night's. Any other flow run keeps its name."""
+    context = FlowRunContext.get()
+    flow_run = context.flow_run if context else None
+    if flow_run is None or not flow_run.auto_scheduled or flow_run.expected_start_time is None:
+        return config
+    return config.model_copy(update={"run": f"{config.run}-{flow_run.expected_start_time.astimezone(UTC):%Y%m%d-%H%M}"})
 
 
 @step_task("start")

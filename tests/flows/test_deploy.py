@@ -1,6 +1,7 @@
 """A deployment on a real Prefect server: typed form, refusals, schedule, runs."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -130,7 +131,8 @@ def test_deploying_again_updates_the_deployment(client):
 @pytest.mark.engine
 @pytest.mark.slow
 def test_a_served_deployment_runs_what_is_triggered_and_what_is_scheduled(client, prefect_server, tmp_path):
-    """A run from the form with 5 rounds, and one from the schedule, at the next full minute, with the recipe's 2."""
+    """A run from the form with 5 rounds, and one from the schedule, at the next full minute, with the recipe's 2
+    and a name of its own."""
     log = tmp_path / "reached.txt"
     root = Path(__file__).resolve().parents[2]
     env = {
@@ -151,7 +153,11 @@ def test_a_served_deployment_runs_what_is_triggered_and_what_is_scheduled(client
             ],
             seconds=150,
         )
-    assert {"nightly 5 RunConfig", "nightly 2 RunConfig"} == set(log.read_text().splitlines())
+    reached = log.read_text().splitlines()
+    assert reached.count("nightly 5 RunConfig") == 1
+    scheduled = [line for line in reached if line != "nightly 5 RunConfig"]
+    assert scheduled
+    assert all(re.fullmatch(r"nightly-\d{8}-\d{4} 2 RunConfig", line) for line in scheduled)
 
 
 def _deployment(client: SyncPrefectClient, name: str) -> DeploymentResponse | None:
@@ -176,6 +182,11 @@ def test_a_pool_the_server_does_not_have_is_named(client):
 def test_a_schedule_that_cannot_be_read_is_refused_without_a_server(cron):
     with temporary_settings({PREFECT_API_URL: None}), pytest.raises(UserError, match=r"--cron .* such as '0 3"):
         make(cron=cron)
+
+
+def test_a_name_that_leaves_no_room_for_the_scheduled_time_is_refused():
+    with pytest.raises(UserError, match="has 50 characters, and a schedule adds date and time to it"):
+        make(CONFIG.model_copy(update={"run": "n" * 50}), cron="0 3 * * *")
 
 
 def test_without_a_server_to_deploy_to_the_error_says_how_to_name_one():
