@@ -39,9 +39,14 @@ def check_head_size(folder: Path, engine: Engine) -> None:
     if engine.gpu or "num_attention_heads" not in config:
         return
     size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-    if size not in CPU_HEAD_SIZES:
+    check_head(size, str(folder), engine)
+
+
+def check_head(size: int, where: str, engine: Engine) -> None:
+    """``check_head_size`` for a policy that is yet to be made."""
+    if not engine.gpu and size not in CPU_HEAD_SIZES:
         raise UserError(
-            f"{folder}: attention heads of size {size}; vLLM on a CPU has {', '.join(map(str, CPU_HEAD_SIZES))}. "
+            f"{where}: attention heads of size {size}; vLLM on a CPU has {', '.join(map(str, CPU_HEAD_SIZES))}. "
             "Choose hidden / heads to be one of them, or sample on a GPU"
         )
 

@@ -15,6 +15,7 @@ from alignment.worlds import Preferences, World
 from infra import artifacts, models, scratch_job
 from infra.models import ModelKind
 from infra.vocabulary import same_tokenizer
+from infra.weights import check_head, check_head_size
 from infra.worlds import world_identity
 from tasks import console
 from tasks.judges import Judge
@@ -30,8 +31,13 @@ class Origin(NamedTuple):
 
 @step_task("adopt-policy")
 def adopt_policy(config: RunConfig, *, at: Place) -> Artifact:
-    """The policy the run begins with."""
-    return adopt_model(config, config.policy, "policy", "policy", None, at=at)
+    """The policy the run begins with. UserError, before it is made, where the sampler could not run it."""
+    if isinstance(config.policy, Scratch):
+        shape = config.policy.architecture
+        check_head(shape.hidden // shape.heads, "policy.architecture", config.engine)
+    policy = adopt_model(config, config.policy, "policy", "policy", None, at=at)
+    check_head_size(artifacts.fetch_tree(policy), config.engine)
+    return policy
 
 
 @step_task("adopt-judges")

@@ -69,8 +69,8 @@ def _llama_config(tokenizer_folder: Path, **changes: object):
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        num_attention_heads=1,
+        num_key_value_heads=1,
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=False,
         bos_token_id=tokenizer.bos_token_id,
@@ -82,7 +82,7 @@ def _llama_config(tokenizer_folder: Path, **changes: object):
 
 @pytest.fixture(scope="session")
 def tiny_policy(tiny_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Llama of 43,000 weights, context 128, untied, float32, with its tokenizer."""
+    """A random Llama of 45,000 weights, context 128, untied, float32, with its tokenizer."""
     import torch
     from transformers import LlamaForCausalLM
 

@@ -134,6 +134,11 @@ def test_an_unknown_key_is_told_with_its_dotted_path(tmp_path: Path):
     refused(run(tmp_path, "run", "quickstart", "--sampler.decoding.temprature", "1"), "sampler.decoding.temprature")
 
 
+def test_a_head_size_that_the_sampler_lacks_is_refused_before_the_policy_is_trained(tmp_path: Path):
+    done = run(tmp_path, "run", "quickstart", "--policy.architecture.heads", "8")
+    refused(done, "policy.architecture: attention heads of size 16; vLLM on a CPU has 32, 64")
+
+
 def test_help_takes_less_than_a_second_and_imports_no_engine(tmp_path: Path):
     code = "import sys, flows.cli\ntry:\n flows.cli.main(['run', '--help'])\nexcept SystemExit: pass\n"
     check = "print(sorted({'torch', 'vllm', 'ray', 'prefect', 'transformers'} & set(sys.modules)))"

@@ -164,10 +164,10 @@ def test_tied_embeddings_reloaded_in_place_fail_the_weight_probe(policies):
         pass
 
 
-def test_a_head_size_that_vllm_lacks_is_refused_before_it_starts(tiny_policy):
-    """The fixture has 32 weights for 4 heads: heads of size 8."""
+def test_a_head_size_that_vllm_lacks_is_refused_before_it_starts(tmp_path):
+    (tmp_path / "config.json").write_text('{"hidden_size": 32, "num_attention_heads": 4}')
     with pytest.raises(UserError, match=r"heads of size 8; vLLM on a CPU has 32, 64"):
-        check_head_size(tiny_policy, ENGINE)
+        check_head_size(tmp_path, ENGINE)
 
 
 def test_a_reward_is_the_classifiers_output_whatever_shares_its_batch(policies, sampled, tiny_reward_model):

@@ -24,7 +24,7 @@ def test_an_adopted_model_loads_with_plain_transformers(store, tiny_policy):
 
     adopted = adopt(store, tiny_policy)
     model = AutoModelForCausalLM.from_pretrained(artifacts.fetch_tree(adopted))
-    assert sum(p.numel() for p in model.parameters()) == adopted.facts["parameters"] == 43168
+    assert sum(p.numel() for p in model.parameters()) == adopted.facts["parameters"] == 45216
     assert (adopted.kind, adopted.facts["context"]) == ("policy", 128)
     assert adopted.facts["tokenizer"] == tokenizer_digest(tiny_policy)
 
@@ -77,7 +77,7 @@ def test_an_address_that_holds_no_model_is_refused(store):
 def test_a_sharded_model_is_adopted(store, policy):
     save_sharded(policy)
     adopted = adopt(store, policy)
-    assert adopted.facts["parameters"] == 43168
+    assert adopted.facts["parameters"] == 45216
     assert len(list(artifacts.fetch_tree(adopted).glob("*.safetensors"))) == 2
 
 
