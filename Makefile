@@ -2,6 +2,8 @@
 .PHONY: quickstart test check lint bench services clean
 
 PYTEST := .venv/bin/python -m pytest
+# two files at a time: whole runs spend most of their time starting processes one after the other
+SIDE_BY_SIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 quickstart: ## train a small policy on this machine in three rounds, and write its report
 	@.ci/install cpu
@@ -9,10 +11,10 @@ quickstart: ## train a small policy on this machine in three rounds, and write i
 
 test: ## the whole suite; tests of servers that are not installed (make services) are skipped
 	@.ci/install cpu dev bench
-	@$(PYTEST) --timeout 900
+	@$(PYTEST) --timeout 900 $(SIDE_BY_SIDE)
 
 check: lint ## static checks and the quick tests, under two minutes
-	@$(PYTEST) --quiet --timeout 120 -m "not engine and not slow and not s3 and not gpu"
+	@$(PYTEST) --quiet --timeout 120 $(SIDE_BY_SIDE) -m "not engine and not slow and not s3 and not gpu"
 
 lint: ## static checks alone
 	@.ci/install cpu dev bench

@@ -58,8 +58,8 @@ def deploy_flow(
     schedules = [_schedule(cron)] if cron is not None else []
     if schedules and len(config.run) > LONGEST_SCHEDULED:
         raise UserError(
-            f"run {config.run!r} has {len(config.run)} characters, and a schedule adds date and time to it: name it with "
-            f"at most {LONGEST_SCHEDULED}"
+            f"run {config.run!r} has {len(config.run)} characters, and a schedule adds date and time to it: give it a "
+            f"name of at most {LONGEST_SCHEDULED}"
         )
     server = _server()
     deployment = RunnerDeployment.from_flow(

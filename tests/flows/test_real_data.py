@@ -1,11 +1,10 @@
 """Recipes on real data, at reduced size: what must hold whatever the size."""
 
 import math
-import os
 from pathlib import Path
 
 import pytest
-from test_run import ratchet
+from whole_runs import ratchet
 
 from alignment.types import Group, PreferencePair
 from infra import artifacts
@@ -64,9 +63,6 @@ def test_chosen_and_rejected_continue_the_very_same_prompt_ids(offline: Path):
         assert group.candidates[pair.chosen].token_ids != group.candidates[pair.rejected].token_ids
 
 
-@pytest.mark.skipif(
-    "RATCHET_LONG_TESTS" not in os.environ, reason="a whole run more: set RATCHET_LONG_TESTS=1 to have it"
-)
 def test_rso_on_labelled_sentences_runs_through_with_a_finite_kl(shared_data: Path, tmp_path: Path):
     corpora = shared_data / "corpora"
     words = ["--world.path", str(corpora / "sentence_polarity.zip"), "--rounds", "1", "--prompts.count", "60"]
