@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -12,6 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from alignment.types import RoundManifest
 
 out = Console(stderr=True, highlight=False)
+LOG_SECONDS = 30
+"""Between two lines of progress in a log."""
 
 
 def quiet_engines() -> None:
@@ -57,7 +60,10 @@ class Advance(Protocol):
 
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator["Advance"]:
-    """A bar for one long step."""
+    """A bar for one long step; where nobody watches a terminal, a line now and then for the log."""
+    if not out.is_terminal:
+        yield _log_lines(what, total)
+        return
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description:<28}"),
@@ -66,10 +72,22 @@ def progress(what: str, total: int | None) -> Iterator["Advance"]:
         TimeElapsedColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as bars:
+    with Progress(*columns, console=out, transient=True) as bars:
         bar = bars.add_task(what, total=total, note="")
 
         def advance(done: int, note: str = "") -> None:
             bars.update(bar, completed=done, note=note)
 
         yield advance
+
+
+def _log_lines(what: str, total: int | None) -> "Advance":
+    told = time.monotonic()
+
+    def advance(done: int, note: str = "") -> None:
+        nonlocal told
+        if time.monotonic() - told >= LOG_SECONDS:
+            told = time.monotonic()
+            out.print(f"[dim]{what}: {done}{f' of {total}' if total else ''} {note}[/dim]".rstrip())
+
+    return advance
