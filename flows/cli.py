@@ -52,8 +52,9 @@ def _start(config: "RunConfig") -> int:
 
     quiet_engines()
     from flows.align import align
+    from flows.plan import finished
 
-    summary = align(config)
+    summary = finished(config) or align(config)
     from rich.console import Console
 
     from tasks.report import write_report
@@ -68,6 +69,9 @@ def _plan(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from tasks.recipe import load_config
 
     config = load_config(arguments.recipe, _flags(arguments, overrides), shipped=RECIPES)
+    from tasks.console import quiet_engines
+
+    quiet_engines()
     from flows.plan import plan
 
     planned = plan(config)

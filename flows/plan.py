@@ -1,9 +1,24 @@
 """What a run would find and what it would make, without starting anything."""
 
 from alignment.config import RunConfig
+from alignment.summary import RunSummary
 from flows.align import align
+from tasks import console
 from tasks.forecast import Plan, forecast
+from tasks.history import is_decided, read_run
 from tasks.steps import NotMade, planning
+
+
+def finished(config: RunConfig) -> RunSummary | None:
+    """The run, where it is whole and every step of it is found; else None. Starts no engine and no orchestrator."""
+    if not is_decided(config):
+        return None
+    planned = plan(config)
+    if planned.first_missing is not None:
+        return None
+    for step in planned.found:
+        console.found(step.folder, step.step)
+    return read_run(config.store, config.run)
 
 
 def plan(config: RunConfig) -> Plan:

@@ -14,7 +14,7 @@ from infra.artifacts import Promotion
 from tasks import console
 from tasks.batches import Batch
 from tasks.history import read_manifest, read_manifests, round_costs, round_probes, write_manifest
-from tasks.steps import Place, step_task
+from tasks.steps import Place, planning, step_task
 
 Row = TypeVar("Row", bound=Record)
 
@@ -46,7 +46,7 @@ class Standing(Record):
 def measure_initial(config: RunConfig, policy: Artifact, evaluation: Evaluation, *, at: Place) -> Standing:
     """Record the metrics of the policy the run begins with, which stands until a better one comes."""
     standing = Standing(policy=policy, evaluation=evaluation)
-    if read_manifest(at) is None:
+    if planning.get() is None and read_manifest(at) is None:
         manifest = RoundManifest(
             round=-1,
             verdict="promoted",
@@ -70,16 +70,21 @@ def decide(
     """
     new = Standing(policy=policy, evaluation=evaluation)
     manifest = read_manifest(at) or _judge(config, k, new, batch, best, at)
-    console.verdict(at.folder, manifest)
+    if planning.get() is None:
+        console.verdict(at.folder, manifest)
     if manifest.verdict == "rejected":
         return best
+    if planning.get() is not None:
+        return new
     promotion = artifacts.promote(at.store, at.run, policy, k, expected=best.promotion)
     return new.model_copy(update={"promotion": promotion})
 
 
 def _judge(config: RunConfig, k: int, new: Standing, batch: Batch, best: Standing, at: Place) -> RoundManifest:
     metrics = _metrics(config, new, best) | round_costs(at) | _counts(batch)
-    metrics["hacking_slope"] = _slope(read_manifests(config.store, config.run, before=k), metrics)
+    planned = planning.get() is not None  # then the run may not exist yet, and nothing is written down
+    earlier = [] if planned else read_manifests(config.store, config.run, before=k)
+    metrics["hacking_slope"] = _slope(earlier, metrics)
     verdict = config.gate(metrics)
     manifest = RoundManifest(
         round=k,
@@ -90,7 +95,8 @@ def _judge(config: RunConfig, k: int, new: Standing, batch: Batch, best: Standin
         metrics=metrics,
         probes=round_probes(at),
     )
-    write_manifest(at, manifest)
+    if not planned:
+        write_manifest(at, manifest)
     return manifest
 
 

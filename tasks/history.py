@@ -2,6 +2,7 @@
 
 from pydantic import JsonValue
 
+from alignment.config import RunConfig
 from alignment.summary import InitialSummary, PolicyName, RoundSummary, RunSummary
 from alignment.types import Artifact, Record, RoundManifest, Step, StepNote
 from infra import artifacts, storage
@@ -33,6 +34,16 @@ def read_manifests(store: str, run: str, *, before: int | None = None) -> list[R
         if manifest is not None and (before is None or manifest.round < before):
             found.append(manifest)
     return found
+
+
+def is_decided(config: RunConfig) -> bool:
+    """Whether every round of the run has its verdict, and its last promotion was carried out."""
+    if config.run not in artifacts.list_runs(config.store):
+        return False
+    rounds = [m for m in read_manifests(config.store, config.run) if m.round >= 0]
+    promoted = [m.round for m in rounds if m.verdict == "promoted"]
+    pointer = artifacts.promoted(config.store, config.run)
+    return len(rounds) == config.rounds and (pointer.round if pointer else None) == (promoted[-1] if promoted else None)
 
 
 def read_steps(at: Place) -> dict[str, NamedStep]:

@@ -10,13 +10,15 @@ from alignment.config import RunConfig
 from alignment.summary import RunSummary
 from tasks.report_data import report_data
 from tasks.report_page import render_report
-from tasks.steps import step_task
+from tasks.steps import planning, step_task
 from tasks.tables import tables_markdown
 
 
 @step_task("report")
 def report(config: RunConfig) -> RunSummary:
-    """Publish the run's tables to the dashboard and return them."""
+    """Publish the run's tables to the dashboard and return them; while planning, there is nothing to tell."""
+    if planning.get() is not None:
+        return RunSummary(run=config.run, store=config.store, config=config.model_dump(mode="json"))
     data = report_data(config.store, config.run)
     run = re.sub("[^a-z0-9-]", "-", config.run)
     for name, table in tables_markdown(data).items():

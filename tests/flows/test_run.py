@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from whole_runs import ratchet, run_tiny
+from whole_runs import RECIPE, ratchet, run_tiny
 
 from tasks.history import read_run, read_steps
 from tasks.steps import Place
@@ -36,11 +36,21 @@ def test_every_probe_is_recorded_and_holds(undisturbed: Path):
     assert "reload" in steps["train"].artifact.facts["probes"]
 
 
-def test_the_same_command_again_finds_everything_and_starts_no_engine(undisturbed: Path):
-    """Where no Ray answers, an engine could not be started."""
+def test_the_same_command_again_finds_everything_and_starts_no_engine(undisturbed: Path, monkeypatch):
+    """Where neither Ray nor Prefect answers, nothing could be started."""
+    monkeypatch.setenv("PREFECT_API_URL", f"http://{NOBODY}/api")
     said = run_tiny(undisturbed, str(undisturbed / "runs"), "--engine.address", NOBODY)
     assert "made in" not in said
-    assert "found" in said
+    assert said.count("found") == said.count("start ") + said.count("round-00") > 20
+
+
+def test_a_plan_of_a_finished_run_says_so_and_writes_nothing(undisturbed: Path, monkeypatch):
+    monkeypatch.setenv("PREFECT_API_URL", f"http://{NOBODY}/api")
+    before = sorted((undisturbed / "runs").rglob("*"))
+    driver = ratchet(undisturbed, "plan", str(RECIPE), "--store", str(undisturbed / "runs"), "--run", "another")
+    said, _ = driver.communicate(timeout=120)
+    assert "Everything is found: a run would start no engine." in said
+    assert sorted((undisturbed / "runs").rglob("*")) == before
 
 
 def test_show_prints_the_documented_form(undisturbed: Path):
