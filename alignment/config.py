@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from alignment.gate import Gate, PreferenceAccuracy, WinRate
 from alignment.losses import DPO, Loss
 from alignment.models import ModelSource, Scratch
-from alignment.rewards import RewardModel
+from alignment.rewards import Pairwise, RewardModel
 from alignment.sampling import Decoding, Independent, Sampler
 from alignment.selection import RSO, BestWorst, Selector
 from alignment.types import Strategy
@@ -22,6 +22,8 @@ class PromptFile(Strategy):
     type: Literal["file"] = "file"
     path: str
     limit: PositiveInt | None = None
+    preference: str | None = Field(default=None, min_length=1, exclude_if=lambda stated: stated is None)
+    """Stated for every prompt that states none of its own, to the policy, to the reward and in training alike."""
 
 
 class WorldPrompts(Strategy):
@@ -195,6 +197,12 @@ class RunConfig(Strategy):
             yield "prompts are missing: set prompts.path to a file, or prompts.type = 'world' with a world"
         if isinstance(self.prompts, WorldPrompts) and self.world is None:
             yield "prompts.type = 'world' without a world: set world.type, or prompts.path to a file"
+        if self.sampler.reads_rewards and isinstance(self.reward, Pairwise):
+            yield (
+                f"sampler.type = {self.sampler.type!r} with reward.type = 'pairwise': its scores are relative to one "
+                "completion of those scored together, so those of two layers cannot be compared; use a reward of "
+                "another type, or sampler.type = 'preference_conditioned'"
+            )
         yield from self._selection_problems(self.sampler.n)
 
     def _selection_problems(self, sampled: int) -> Iterator[str]:

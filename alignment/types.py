@@ -79,13 +79,15 @@ class Candidate(Record):
     parent: int | None = None
     """Index of the draft this one refines (PRS)."""
     feedback: str | None = None
+    """What the policy said of that draft, as this completion was shown it."""
     logprob: float | None = None
     """Summed over its tokens under the policy that sampled it, by the sampler's own arithmetic; None when it was
     sampled under another prompt. Never mixed with the training stack's numbers inside one margin."""
 
 
 class Failure(Record):
-    """A score that could not be had, or a prompt that could not be answered: missing, with a reason."""
+    """A score that could not be had, a prompt that could not be answered, or a completion that was not drawn as asked:
+    with a reason."""
 
     prompt_id: str
     candidate: int | None = None

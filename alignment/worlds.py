@@ -31,6 +31,9 @@ class Sandbox(Strategy):
     seed: NonNegativeInt = 0
     label_noise: PositiveFloat = 0.6
     """Temperature of the labeller: P(prefer a) = sigmoid((gold a - gold b) / label_noise)."""
+    refine_share: float = Field(default=0.0, ge=0, le=1, exclude_if=lambda share: share == 0)
+    """Share of a policy's demonstrations that go on to feedback and a better answer, so that it can refine. Left out of
+    the world's identity at 0, so that policies made before there was one are still found."""
 
 
 class Sentences(Strategy):

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from alignment.config import Engine
-from alignment.rendering import load_tokenizer, render
-from alignment.sampling import Request
+from alignment.rendering import ChatTokenizer, completion_ids, load_tokenizer, render
+from alignment.sampling import Drawn, Request
 from alignment.types import Candidate, Failure, Group, Prompt
 from infra import checks, ray_pool
 from infra.model_actor import Precision
@@ -71,20 +71,20 @@ class Samplers:
         ``groups`` says why."""
         return [list(group.candidates) for group in self.groups(requests)]
 
-    def assembled(self, prompts: Sequence[Prompt], candidates_P: Sequence[Sequence[Candidate]]) -> list[Group]:
+    def assembled(self, prompts: Sequence[Prompt], drawn_P: Sequence[Drawn]) -> list[Group]:
         """What a strategy drew, as groups: each prompt with its own rendering's ids, whatever was asked of the engine
         on the way. A prompt without candidates has a failure instead."""
         with self._rendering:
-            ids_P = [render(self._tokenizer, prompt) for prompt in prompts]
-        return [
-            Group(
-                prompt=prompt,
-                prompt_ids=ids,
-                candidates=tuple(candidates),
-                failures=() if candidates else (self._unanswered(prompt, ids),),
-            )
-            for prompt, ids, candidates in zip(prompts, ids_P, candidates_P, strict=True)
-        ]
+            return [self._assembled(prompt, drawn) for prompt, drawn in zip(prompts, drawn_P, strict=True)]
+
+    def _assembled(self, prompt: Prompt, drawn: Drawn) -> Group:
+        ids = render(self._tokenizer, prompt)
+        return Group(
+            prompt=prompt,
+            prompt_ids=ids,
+            candidates=tuple(tokenised(self._tokenizer, prompt, candidate) for candidate in drawn.candidates),
+            failures=drawn.failures if drawn.candidates else (*drawn.failures, self._unanswered(prompt, ids)),
+        )
 
     def _unanswered(self, prompt: Prompt, prompt_ids: Sequence[int]) -> Failure:
         reason = f"prompt of {len(prompt_ids)} tokens leaves too little room in the context of {self.context}"
@@ -137,6 +137,17 @@ class Samplers:
         )
         self.probes.append(checks.check_weights(str(self._model), traces, trained, self._engine))
         self.loads.append(loaded)
+
+
+def tokenised(tokenizer: ChatTokenizer, prompt: Prompt, candidate: Candidate) -> Candidate:
+    """A candidate that was shortened after it was sampled, with the ids of its text as a turn of its prompt's
+    conversation; any other as it is, with the ids it was sampled with."""
+    if candidate.token_ids or not candidate.text:
+        return candidate
+    ids = completion_ids(tokenizer, prompt, candidate.text)
+    if candidate.finish_reason == "length":
+        ids = ids[:-1]  # the template ended it; the sampler did not
+    return candidate.model_copy(update={"token_ids": ids})
 
 
 def _candidates(draws: Sequence[Draw]) -> tuple[Candidate, ...]:

@@ -112,6 +112,7 @@ class VllmActor:
                 temperature=ask.decoding.temperature,
                 top_p=ask.decoding.top_p,
                 top_k=ask.decoding.top_k,
+                presence_penalty=ask.decoding.presence_penalty,
                 max_tokens=ask.decoding.max_tokens,
                 logprobs=0,
             )

@@ -30,7 +30,7 @@ def open_world(world: World) -> OpenWorld:
         case Sandbox():
             return OpenWorld(
                 prompts=partial(sandbox.prompts, world),
-                demonstrations=partial(sandbox.demonstrations, world),
+                demonstrations=partial(_sandbox_demonstrations, world),
                 labelled_pairs=partial(sandbox.labelled_pairs, world),
                 tokenizer=_word_tokenizer,
             )
@@ -46,6 +46,12 @@ def open_world(world: World) -> OpenWorld:
             return open_preferences(world)
         case _:
             assert_never(world)
+
+
+def _sandbox_demonstrations(world: Sandbox, count: int) -> list[Demonstration]:
+    """The first of each kind, refining ones last: training shuffles them."""
+    refining = round(world.refine_share * count)
+    return sandbox.demonstrations(world, count - refining) + sandbox.refinements(world, refining)
 
 
 def world_identity(world: World) -> dict[str, object]:

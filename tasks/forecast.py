@@ -46,7 +46,8 @@ def forecast(config: RunConfig, found: Sequence[tuple[str, str, Artifact]], miss
         answered = held_out * config.evaluate.n
         completions = rounds * (sampled + answered)
         tokens = rounds * (
-            sampled * config.sampler.decoding.max_tokens + answered * config.evaluate.decoding.max_tokens
+            (0 if config.pairs else train * config.sampler.tokens_at_most)
+            + answered * config.evaluate.decoding.max_tokens
         )
     return Plan(
         run=config.run,

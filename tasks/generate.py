@@ -1,11 +1,12 @@
 """Completions of the current policy, scored while sampling goes on."""
 
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import Any
 
 from alignment.config import Engine
-from alignment.sampling import Sampler
+from alignment.sampling import Sampler, generations
 from alignment.types import Artifact, Dropped, Group, Prompt
 from infra import artifacts
 from infra.artifacts import Shard
@@ -35,6 +36,8 @@ def generate(
     Their scores are committed under the ``score`` step's own recipe, which finds them there.
     """
     inputs = {"policy": policy, "prompts": prompts, "sampler": sampler, "seed": seed}
+    if sampler.reads_rewards:
+        inputs["judges"] = [judge.identity for judge in judges]
     asked, recipe = artifacts.asked("completions", **inputs), artifacts.recipe_of("completions", **inputs)
     if done := find_step(at, step, "completions", recipe):
         return done
@@ -89,9 +92,10 @@ def _sample(
     ):
 
         def draw(index: int, part: Sequence[Prompt]) -> Shard:
-            candidates = sampler(part, samplers, scorers, seed=seed)
-            groups = samplers.assembled(part, candidates)
-            return artifacts.commit_shard(at.store, "completions", recipe, index, groups, Group)
+            drawn = sampler(part, samplers, scorers, seed=seed)
+            groups = samplers.assembled(part, drawn)
+            spent = {"tokens": sum(one.tokens for one in drawn)}
+            return artifacts.commit_shard(at.store, "completions", recipe, index, groups, Group, facts=spent)
 
         def rate(index: int, shard: Shard) -> Shard:
             groups = artifacts.read_shard(at.store, "completions", recipe, shard, Group)
@@ -125,10 +129,27 @@ def _or_stop(future: Future[Shard], others: dict[Future[Shard], int]) -> Shard:
 def _facts(at: Place, recipe: str, shards: Sequence[Shard]) -> dict[str, Any]:
     """Counts over all shards, found or made."""
     groups = [g for shard in shards for g in artifacts.read_shard(at.store, "completions", recipe, shard, Group)]
-    refused = [Dropped(step="generate", item=f.prompt_id, reason=f.reason) for g in groups for f in g.failures]
+    refused = [
+        Dropped(step="generate", item=f.prompt_id, reason=f.reason)
+        for g in groups
+        for f in g.failures
+        if not g.candidates
+    ]
     return {
         "prompts": len(groups),
         "completions": sum(len(g.candidates) for g in groups),
-        "tokens": sum(len(c.token_ids) for g in groups for c in g.candidates),
+        "tokens": sum(_tokens(shard, at, recipe) for shard in shards),
         "dropped": [d.model_dump() for d in refused],
+        "fallbacks": dict(Counter(f.reason for g in groups if g.candidates for f in g.failures)),
+        "generations": [generation._asdict() for generation in generations(groups)],
     }
+
+
+def _tokens(shard: Shard, at: Place, recipe: str) -> int:
+    """Sampled for a shard, feedback and what was set aside included."""
+    spent = shard.facts.get("tokens")
+    if isinstance(spent, int):
+        return spent
+    # a shard from before this was noted: then nothing was sampled but what is stored
+    groups = artifacts.read_shard(at.store, "completions", recipe, shard, Group)
+    return sum(len(c.token_ids) for g in groups for c in g.candidates)

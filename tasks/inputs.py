@@ -69,10 +69,17 @@ def adopt_inputs(config: RunConfig, policy: Artifact, judges: tuple[Judge, ...],
 def _read_prompts(config: RunConfig) -> tuple[Sequence[Prompt], Sequence[Dropped]]:
     if isinstance(config.prompts, PromptFile):
         rows = read_prompts(config.prompts.path, limit=config.prompts.limit, skip_bad_rows=config.skip_bad_rows)
-        return rows.prompts, rows.dropped
+        return [_stating(p, config.prompts.preference) for p in rows.prompts], rows.dropped
     if config.prompts is None or config.world is None:
         raise UserError("prompts are missing: set prompts.path to a file, or prompts.type = 'world' with a world")
     return open_world(config.world).prompts(config.prompts.count), ()
+
+
+def _stating(prompt: Prompt, preference: str | None) -> Prompt:
+    """The prompt with this preference where it states none of its own."""
+    if preference is None or prompt.preference is not None:
+        return prompt
+    return Prompt.of(prompt.messages, preference, prompt.metadata)
 
 
 def _prompts(

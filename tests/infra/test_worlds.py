@@ -33,6 +33,17 @@ class TestSandbox:
         for pair in opened.labelled_pairs(100):
             assert tokenizer.decode(tokenizer.encode(pair.chosen)) == pair.chosen
 
+    def test_a_share_of_the_demonstrations_refines(self):
+        """A quarter of 40: ten conversations of six turns, thirty of two, each kind as without the other."""
+        shown = open_world(Sandbox(seed=1, refine_share=0.25)).demonstrations(40)
+        assert [len(d.messages) for d in shown] == [2] * 30 + [6] * 10
+        assert shown[:30] == open_world(Sandbox(seed=1)).demonstrations(30)
+        assert [len(d.messages) for d in open_world(Sandbox(seed=1, refine_share=1)).demonstrations(3)] == [6] * 3
+
+    def test_without_such_a_share_identity_is_what_it_was_before_there_was_one(self):
+        assert set(world_identity(Sandbox(seed=1))) == {"type", "seed", "label_noise", "code"}
+        assert world_identity(Sandbox(seed=1, refine_share=0.25))["refine_share"] == 0.25
+
     def test_identity_holds_its_fields_and_its_code(self):
         identity = world_identity(Sandbox(seed=1))
         assert identity["seed"] == 1
