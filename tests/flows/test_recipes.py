@@ -1,12 +1,21 @@
 """Recipes: every one that ships is read, and what is wrong in one is told by its dotted path."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from alignment.errors import UserError
+from alignment.sampling import Reflective
+from alignment.sampling.texts import Turns
+from alignment.testbed.sandbox_refine import ASK_FEEDBACK, ASK_REFINEMENT
+from alignment.types import Message, Prompt
+from alignment.worlds import Sandbox
 from flows.cli import RECIPES
+from tasks.forecast import forecast
+from tasks.inputs import _read_prompts
 from tasks.recipe import load_config, parse_config
+from tasks.steps import NotMade
 
 MINIMAL = b"""
 policy = "some/model"
@@ -50,6 +59,13 @@ def test_a_bare_string_is_a_pretrained_model():
         (["--pairs.path", "x.jsonl"], "rounds = 3 with existing pairs"),
         (["--gate.type", "preference_accuracy"], "needs held-out pairs"),
         (["--select.type", "rso", "--select.beta", "-1"], "select.beta: Input should be greater than or equal to 0"),
+        (["--sampler.type", "reflective", "--sampler.n", "1"], "n = 1 completions in depth = 2 layers"),
+        (["--sampler.type", "reflectiv"], "sampler: Input tag 'reflectiv' found using 'type' does not match any"),
+        (["--sampler.refine.feedbacks", "2"], "unknown key 'sampler.refine'"),
+        (["--sampler.type", "greedy", "--reward.type", "pairwise"], "those of two layers cannot be compared"),
+        (["--sampler.type", "reflection_control"], "sampler.replace: Field required"),
+        (["--sampler.type", "preference_conditioned", "--sampler.n", "0"], "sampler.n: Input should be greater than 0"),
+        (["--sampler.decoding.presence_penalty", "3"], "less than or equal to 2 (got 3)"),
         (["--rounds"], "--rounds: needs a value"),
         (["--train.loss", "7", "--train.loss.beta", "1"], "'loss' is already 7, not a table"),
     ],
@@ -59,6 +75,42 @@ def test_what_is_wrong_is_told_in_one_line(overrides: list[str], said: str):
         config_of(*overrides)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_the_composed_recipe_asks_in_the_words_its_policy_was_shown():
+    config = load_config("prs_rso", [], shipped=RECIPES)
+    assert isinstance(config.sampler, Reflective)
+    assert isinstance(config.world, Sandbox)
+    assert config.world.refine_share > 0
+    texts = config.sampler.refine.texts
+    assert isinstance(texts, Turns)
+    assert (texts.ask_feedback, texts.ask_refinement) == (ASK_FEEDBACK, ASK_REFINEMENT)
+
+
+def test_a_sampler_that_was_there_before_has_the_identity_it_had():
+    """No field that came later shows in a recipe that does not use it."""
+    assert config_of().sampler.model_dump() == {
+        "type": "independent",
+        "n": 8,
+        "decoding": {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "max_tokens": 64},
+    }
+
+
+def test_a_plan_counts_feedback_among_the_tokens_at_most():
+    """Two rounds of 512 train prompts: 16 completions and one feedback of 64 tokens each; 128 held out, 2 answers."""
+    config = load_config("prs_rso", ["--prompts.count", "640", "--evaluate.held_out", "0.2"], shipped=RECIPES)
+    assert config.sampler.tokens_at_most == 16 * 64 + 32
+    plan = forecast(config, [], NotMade("round-000", "generate"))
+    assert plan.tokens_at_most == 2 * (512 * (16 * 64 + 32) + 128 * 4 * 64)
+
+
+def test_a_common_preference_is_stated_where_no_other_is(tmp_path: Path):
+    """To the policy and the reward alike, since it is part of the prompt; the authors' reached the policy alone."""
+    rows = [{"prompt": "One."}, {"prompt": "Two.", "preference": "I prefer verse."}]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    prompts, _ = _read_prompts(config_of("--prompts.path", str(tmp_path / "p.jsonl"), "--prompts.preference", "Short."))
+    assert [p.preference for p in prompts] == ["Short.", "I prefer verse."]
+    assert prompts[0] == Prompt.of((Message(role="user", content="One."),), "Short.", prompts[0].metadata)
 
 
 def test_an_unknown_recipe_names_the_nearest():
