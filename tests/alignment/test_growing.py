@@ -124,4 +124,5 @@ class TestFallbacks:
         )
         assert [len(d.candidates) for d in answers] == [8, 8, 8]
         assert {f.reason for d in answers for f in d.failures} == {NO_BEST}
+        assert [len({c.text for c in d.candidates}) for d in answers] == [8, 8, 8]  # no draft is drawn again
         assert all(c.logprob is not None for d in answers for c in d.candidates)
