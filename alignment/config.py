@@ -8,8 +8,10 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from alignment.gate import Gate, PreferenceAccuracy, WinRate
 from alignment.losses import DPO, Loss
 from alignment.models import ModelSource, Scratch
+from alignment.relabeling import Relabel
 from alignment.rewards import Pairwise, RewardModel
 from alignment.sampling import Decoding, Independent, Sampler
+from alignment.score_maps import ScoreMap
 from alignment.selection import RSO, BestWorst, Selector
 from alignment.types import Strategy
 from alignment.worlds import Sandbox, World
@@ -151,6 +153,8 @@ class RunConfig(Strategy):
     gold: RewardModel | None = None
     """Never trained on: the measure of over-optimisation. The gate sees it only where ``max_hacking_slope`` is set."""
     select: Selector = BestWorst()
+    relabel: Relabel | None = None
+    """Puts pairs under other prompts than those they were sampled for; None leaves them as they are."""
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
     gate: Gate = WinRate()
@@ -176,6 +180,11 @@ class RunConfig(Strategy):
             yield f"rounds = {self.rounds} with existing pairs: nothing new is sampled, so set rounds to 1"
         elif self.prompts is not None:
             yield "both pairs and prompts are given: existing pairs bring their own prompts, so leave prompts out"
+        if self.relabel is not None and self.pairs is not None and not isinstance(self.relabel.scale, ScoreMap):
+            yield (
+                f"relabel.scale.type = {self.relabel.scale.type!r} is fitted on rewards of the initial policy, and "
+                "existing pairs bring scores of their own: give the scale with type = 'given'"
+            )
         if isinstance(self.policy, Scratch) and self.world is None and self.pairs is None:
             yield "policy.type = 'scratch' has nothing to learn from: set world, or give a model to policy"
         if self.train.groups_per_step < self.trainer.workers:

@@ -141,17 +141,22 @@ def _kl(
 def _failure_rate(new: Sequence[Group], old: Sequence[Group], model: str | None) -> float | None:
     """Share of candidates without a score; a prompt that new did not answer, or that only old has, counts as one."""
     scores = [_group_scores(g, model) for g in new] if model else [np.zeros(len(g.candidates)) for g in new]
-    missing_prompts = len({g.prompt.id for g in old} - {g.prompt.id for g in new})
+    missing_prompts = len({_question(g) for g in old} - {_question(g) for g in new})
     failed = missing_prompts + sum(int(np.isnan(s).sum()) if len(s) else 1 for s in scores)
     total = missing_prompts + sum(max(len(s), 1) for s in scores)
     return failed / total if total else None
 
 
 def _matched(new: Sequence[Group], old: Sequence[Group]) -> tuple[list[Group], list[Group]]:
-    """Groups of the prompts that both have, in new's order."""
-    theirs = {g.prompt.id: g for g in old}
-    both = [g for g in new if g.prompt.id in theirs]
-    return both, [theirs[g.prompt.id] for g in both]
+    """Groups of the questions that both have, in new's order."""
+    theirs = {_question(g): g for g in old}
+    both = [g for g in new if _question(g) in theirs]
+    return both, [theirs[_question(g)] for g in both]
+
+
+def _question(group: Group) -> str:
+    """The prompt's id without the goal it may be served under: a conditioned policy is compared with a plain one."""
+    return group.prompt.at_goal(None).id
 
 
 def _compared(new: Sequence[Group], old: Sequence[Group] | None, model: str | None) -> tuple[Floats, Floats]:

@@ -51,7 +51,7 @@ class RowFormat(NamedTuple, Generic[Content]):
     def uses(self) -> frozenset[str]:
         """Fields that are not metadata, some of them optional."""
         beside = ("preference", "system", *(_ABOUT if "instruction" in self.fields else ()))
-        return frozenset((*self.fields, *beside))
+        return frozenset((*self.fields, *beside, *(_SCORES if "chosen" in self.fields else ())))
 
     @property
     def name(self) -> str:
@@ -91,9 +91,17 @@ def pair_of(known: RowFormat[Compared | Labelled], row: Row) -> PairRow | Labell
         case Compared(turns, chosen, rejected):
             if chosen.strip() == rejected.strip():
                 raise RowError("chosen and rejected are the same")
-            return PairRow(prompt=_prompt(turns, row, known.uses), chosen=chosen, rejected=rejected)
+            scores = {field: _score(row, field) for field in _SCORES} if "chosen" in known.fields else {}
+            return PairRow(prompt=_prompt(turns, row, known.uses), chosen=chosen, rejected=rejected, **scores)
         case Labelled(turns, completion, label):
             return LabelledRow(prompt=_prompt(turns, row, known.uses), completion=completion, label=label)
+
+
+def _score(row: Row, field: str) -> float | None:
+    value = row.get(field)
+    if value is None or kind_of(value) == "a number":
+        return value if value is None else float(str(value))
+    raise RowError(f"{field} is {kind_of(value)}, expected a number")
 
 
 def _prompt(turns: Turns, row: Row, used: frozenset[str]) -> Prompt:
@@ -178,6 +186,8 @@ def _labelled(row: Row, prompt: str) -> Labelled:
 
 _ABOUT = ("input", "context")
 """What an instruction may be about, in Alpaca's and in Dolly's word."""
+_SCORES = ("score_chosen", "score_rejected")
+"""What somebody gave the two completions, in the words of UltraFeedback's binarised form."""
 _PROMPTS: tuple[tuple[str, Kind], ...] = (
     ("prompt", "text"),
     ("prompt", "a list"),

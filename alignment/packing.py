@@ -77,8 +77,9 @@ def training_groups(
         if pair.prompt_id not in by_prompt or pair.prompt_id not in logprobs:
             missing = "group" if pair.prompt_id not in by_prompt else "reference log-probabilities"
             raise ValueError(f"prompt {pair.prompt_id} has pairs and no {missing}")
-        if pair.condition is not None:
-            raise ValueError(f"prompt {pair.prompt_id}: a pair conditioned on {pair.condition!r} has another prompt")
+        goal = by_prompt[pair.prompt_id].prompt.goal
+        if pair.condition != (goal and goal.text):
+            raise ValueError(f"prompt {pair.prompt_id}: its goal is {goal}, its pair's condition {pair.condition!r}")
         pairs_of.setdefault(pair.prompt_id, []).append(pair)
     return [_training_group(by_prompt[i], pairs_of[i], logprobs[i]) for i in by_prompt if i in pairs_of]
 

@@ -11,6 +11,9 @@ class PairRow(Record):
     prompt: Prompt
     chosen: str
     rejected: str
+    score_chosen: float | None = None
+    """Of the two completions, by whoever labelled them; None where none was given."""
+    score_rejected: float | None = None
 
 
 class LabelledRow(Record):

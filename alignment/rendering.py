@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from alignment.errors import UserError
-from alignment.types import Message, Prompt
+from alignment.types import Goal, Message, Prompt
 
 
 class ChatTokenizer(Protocol):
@@ -58,7 +58,23 @@ def load_tokenizer(folder: Path) -> ChatTokenizer:
 
 
 def conversation(prompt: Prompt) -> tuple[Message, ...]:
-    """The turns as a model sees them: a stated preference joins the last user message after a blank line."""
+    """The turns as the policy sees them: as ``asked``, with the prompt's goal in front."""
+    return asked(prompt) if prompt.goal is None else with_goal(asked(prompt), prompt.goal)
+
+
+def with_goal(messages: Sequence[Message], goal: Goal) -> tuple[Message, ...]:
+    """The goal and a blank line before the system's turn, or before the first user's: where it is placed. Without a
+    system's turn, the goal is one."""
+    number = next((i for i, m in enumerate(messages) if m.role == goal.placement), None)
+    if number is None:
+        return (Message(role=goal.placement, content=goal.text), *messages)
+    spoken = messages[number].model_copy(update={"content": f"{goal.text}\n\n{messages[number].content}"})
+    return (*messages[:number], spoken, *messages[number + 1 :])
+
+
+def asked(prompt: Prompt) -> tuple[Message, ...]:
+    """The turns as people and rewards see them: a stated preference joins the last user message after a blank line,
+    and no goal is shown."""
     last = prompt.messages[-1]
     if last.role != "user":
         raise UserError(f"prompt {prompt.id} ends with the {last.role}'s turn; a prompt ends with the user's")
@@ -69,11 +85,11 @@ def conversation(prompt: Prompt) -> tuple[Message, ...]:
 
 
 def prompt_text(prompt: Prompt) -> str:
-    """A prompt as plain text, for reward models and verifiers that have no chat template.
+    """A prompt as plain text, for reward models and verifiers that have no chat template; its goal is left out.
 
     A lone user message is its content; a longer conversation names each speaker.
     """
-    messages = conversation(prompt)
+    messages = asked(prompt)
     if len(messages) == 1:
         return messages[0].content
     return "\n\n".join(f"{m.role.capitalize()}: {m.content}" for m in messages)

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Bears identity: raising it makes every artifact anew."""
 
 
@@ -47,13 +47,22 @@ class Message(Record):
     content: str
 
 
+class Goal(Record):
+    """The score a policy is asked for, in words that the policy sees and no reward ever does."""
+
+    text: str = Field(min_length=1)
+    placement: Literal["system", "user"] = "system"
+    """At the front of the system's turn, or of the first user's turn for chat templates without a system's."""
+
+
 class Prompt(Record):
-    """A conversation that ends with the user's turn, with an optional stated preference."""
+    """A conversation that ends with the user's turn, with an optional stated preference and an optional goal."""
 
     id: str
-    """Digest of messages and preference; metadata does not bear identity."""
+    """Digest of messages, preference and goal; metadata does not bear identity."""
     messages: tuple[Message, ...] = Field(min_length=1)
     preference: str | None = None
+    goal: Goal | None = None
     metadata: Mapping[str, JsonValue] = {}
 
     @classmethod
@@ -62,9 +71,17 @@ class Prompt(Record):
         messages: tuple[Message, ...],
         preference: str | None = None,
         metadata: Mapping[str, JsonValue] | None = None,
+        goal: Goal | None = None,
     ) -> Self:
-        identity = {"messages": [m.model_dump() for m in messages], "preference": preference}
-        return cls(id=digest_of(identity)[:32], messages=messages, preference=preference, metadata=metadata or {})
+        identity: dict[str, Any] = {"messages": [m.model_dump() for m in messages], "preference": preference}
+        if goal is not None:
+            identity["goal"] = goal.model_dump()
+        prompt_id = digest_of(identity)[:32]
+        return cls(id=prompt_id, messages=messages, preference=preference, goal=goal, metadata=metadata or {})
+
+    def at_goal(self, goal: Goal | None) -> Self:
+        """The same question with this goal in place of the one it may have: another prompt, with another id."""
+        return self if goal == self.goal else self.of(self.messages, self.preference, self.metadata, goal)
 
 
 class Candidate(Record):
@@ -132,9 +149,10 @@ class PreferencePair(Record):
     source: str
     """Which strategy made the pair."""
     condition: str | None = None
-    """Stated goal the pair was relabelled for (RAD)."""
+    """Text of the goal in its prompt, where the pair was relabelled for one (RAD)."""
     margin: float | None = None
-    """Reward of chosen minus reward of rejected, where rewards made the pair."""
+    """Reward of chosen minus reward of rejected, where rewards made the pair; of a conditioned pair, the
+    goal-conditioned reward."""
 
 
 class SequenceLogprobs(Record):

@@ -12,6 +12,7 @@ from tasks.generate import generate
 from tasks.inputs import Inputs, adopt_inputs
 from tasks.labels import label_samples
 from tasks.logprobs import logprobs
+from tasks.relabel import relabel, served_at_goal
 from tasks.report import report
 from tasks.score import score
 from tasks.select import select
@@ -45,17 +46,23 @@ def align(config: RunConfig) -> RunSummary:
 def align_round(
     config: RunConfig, k: int, inputs: Inputs, initial: Standing, best: Standing, earlier: tuple[Batch, ...]
 ) -> tuple[Standing, Batch]:
-    """One generate, score, logprobs, select, train, evaluate, decide. Every step finds its artifact or makes it."""
+    """Sample, score, select, relabel, take log-probabilities, train, evaluate, decide. Every step finds its artifact
+    or makes it."""
     at, seed, engine = Place.of(config, f"round-{k:03d}"), (config.seed, k), config.engine
     begin = best.policy if config.start_from == "promoted" else initial.policy
     reference = best.policy if config.reference == "previous" else initial.policy
 
+    served = inputs if config.relabel is None else served_at_goal(inputs, config.relabel, initial.policy, at=at)
+
     if inputs.offline is None:
-        completions = generate(best.policy, inputs.prompts, config.sampler, inputs.reward, seed=seed, on=engine, at=at)
+        prompts = served.prompts if best.trained else inputs.prompts
+        completions = generate(best.policy, prompts, config.sampler, inputs.reward, seed=seed, on=engine, at=at)
         groups = score(completions, inputs.reward, best.policy, on=engine, at=at)
         batch = select(groups, config.select, seed=seed, at=at)
     else:
         batch = inputs.offline
+    if config.relabel is not None:
+        batch = relabel(batch, config.relabel, initial.policy, initial.evaluation.groups, at=at)
     batches = (*earlier[max(0, k - config.replay.rounds) :], batch)
     precision = config.train.precision
     references = [
@@ -65,5 +72,5 @@ def align_round(
     policy = train(
         begin, reference, batches, references, config.train, seed=seed, on=config.trainer, engine=engine, at=at
     )
-    evaluation = evaluate(policy, initial.policy, inputs, config.evaluate, seed=config.seed, on=engine, at=at)
+    evaluation = evaluate(policy, initial.policy, served, config.evaluate, seed=config.seed, on=engine, at=at)
     return decide(config, k, policy, evaluation, batch, best, at=at), batch

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from alignment.errors import UserError
+from alignment.goal_template import goal_template
+from alignment.types import Goal
 from infra.trees import PICKLED
 
 TOKENIZER_FILES = (
@@ -74,6 +76,17 @@ def context_length(folder: Path) -> int:
             if isinstance(part.get(field), int):
                 return part[field]
     raise UserError(f"{folder}/config.json tells no context length: add max_position_embeddings to it")
+
+
+def write_goal_template(folder: Path, goal: Goal) -> None:
+    """Make the folder's chat template say the goal, as the policy was trained to read it."""
+    beside, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
+    if beside.is_file():
+        beside.write_text(goal_template(beside.read_text(encoding="utf-8"), goal), encoding="utf-8")
+        return
+    settings = read_json(config)
+    settings["chat_template"] = goal_template(settings["chat_template"], goal)
+    config.write_text(json.dumps(settings, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
 def vocabulary_size(folder: Path) -> int | None:

@@ -49,7 +49,7 @@ class Scorers:
 
     def _outcomes(self, name: str, model: Measured, groups: Sequence[Group]) -> list[list[Outcome]]:
         with self._reading:  # tokenizers are not for several threads
-            read_P_G = [model.read(group) for group in groups]
+            read_P_G = [model.read(_as_asked(group)) for group in groups]
         inputs = [item for read_G in read_P_G for item in read_G if isinstance(item, Input)]
         values = model.measure(inputs, False) if inputs else []
         if inputs and name not in self.probes:
@@ -72,6 +72,13 @@ def _open(
             return pairwise(source.config, source.models["model"], numbers, seed=seed)
         case Implicit(beta=beta):
             return implicit(beta, source.models["policy"], source.models["reference"], numbers, policy=policy)
+
+
+def _as_asked(group: Group) -> Group:
+    """The group without the goal its completions were sampled for: a reward that saw it would judge obedience."""
+    if group.prompt.goal is None:
+        return group
+    return group.model_copy(update={"prompt": group.prompt.at_goal(None), "prompt_ids": ()})
 
 
 def _scored(group: Group, name: str, outcomes_G: Sequence[Outcome]) -> Group:

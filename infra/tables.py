@@ -34,11 +34,13 @@ def _field(name: str, type_: pa.DataType) -> pa.Field:
 _TEXT, _INT, _REAL = pa.string(), pa.int32(), pa.float64()
 _TOKENS = pa.list_(_INT)
 _MESSAGE = pa.struct([_field("role", _TEXT), _field("content", _TEXT)])
+_GOAL = pa.struct([_field("text", _TEXT), _field("placement", _TEXT)])
 _PROMPT = pa.struct(
     [
         _field("id", _TEXT),
         _field("messages", pa.list_(_MESSAGE)),
         pa.field("preference", _TEXT),
+        pa.field("goal", _GOAL),
         _field("metadata", _TEXT),
     ]
 )

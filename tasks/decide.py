@@ -41,6 +41,11 @@ class Standing(Record):
     promotion: Promotion | None = None
     """None for the policy the run began with."""
 
+    @property
+    def trained(self) -> bool:
+        """By this run."""
+        return self.promotion is not None
+
 
 @step_task("measure-initial")
 def measure_initial(config: RunConfig, policy: Artifact, evaluation: Evaluation, *, at: Place) -> Standing:
@@ -105,7 +110,16 @@ def _counts(batch: Batch) -> dict[str, float | None]:
     return {
         "pairs": float(pairs) if isinstance(pairs, int) else None,
         "dropped": float(len(dropped)) if isinstance(dropped, list) else None,
+        **_goals(batch),
     }
+
+
+def _goals(batch: Batch) -> dict[str, float | None]:
+    """Where the goals lie that the round was trained on, beside the one its policy is served at."""
+    measured = batch.pairs.facts.get("metrics")
+    names = measured if isinstance(measured, dict) else {}
+    return {name: float(value) for name, value in names.items()
+            if name.startswith("goal_") and isinstance(value, int | float)}  # fmt: skip
 
 
 def _metrics(config: RunConfig, new: Standing, best: Standing | None) -> dict[str, float | None]:

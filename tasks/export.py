@@ -3,9 +3,13 @@
 import shutil
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from alignment.errors import UserError
+from alignment.relabeling import Relabel
 from alignment.types import Artifact
 from infra import artifacts
+from infra.model_folder import write_goal_template
 from tasks.history import read_manifests
 
 
@@ -21,8 +25,16 @@ def standing_policy(store: str, run: str) -> Artifact:
 
 
 def export_policy(store: str, run: str, folder: Path) -> Path:
-    """Copy the standing policy into ``folder``, which must be empty or absent: plain transformers reads it there."""
+    """Copy the standing policy into ``folder``, which must be empty or absent: plain transformers reads it there.
+
+    A policy trained on goals is exported with its serving goal in the chat template, so that whoever serves it asks
+    for it.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not an empty folder; name another one")
-    shutil.copytree(artifacts.fetch_tree(standing_policy(store, run)), folder, dirs_exist_ok=True)
+    policy = standing_policy(store, run)
+    shutil.copytree(artifacts.fetch_tree(policy), folder, dirs_exist_ok=True)
+    relabel = artifacts.read_config(store, run).get("relabel")
+    if relabel is not None and artifacts.promoted(store, run) is not None:
+        write_goal_template(folder, TypeAdapter(Relabel).validate_python(relabel).serving)
     return folder

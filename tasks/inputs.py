@@ -190,7 +190,21 @@ def _group(reader: Reader, rows: Sequence[PairRow]) -> tuple[Group, list[Prefere
         )
         for row in rows
     ]
-    return Group(prompt=prompt, prompt_ids=render(reader.tokenizer, prompt), candidates=candidates), pairs
+    ids = render(reader.tokenizer, prompt)
+    return Group(prompt=prompt, prompt_ids=ids, candidates=candidates, rewards=_given_scores(rows, texts)), pairs
+
+
+def _given_scores(rows: Sequence[PairRow], texts: Sequence[str]) -> dict[str, tuple[float | None, ...]]:
+    """The scores that came with the pairs, as the run's reward; nothing where none came."""
+    scores: dict[str, float] = {}
+    for row in rows:
+        for text, score in ((row.chosen, row.score_chosen), (row.rejected, row.score_rejected)):
+            if score is not None and scores.setdefault(text, score) != score:
+                raise UserError(
+                    f"prompt {row.prompt.id}: the completion {text[:40]!r} has the scores {scores[text]:g} and "
+                    f"{score:g}; give it one"
+                )
+    return {"reward": tuple(map(scores.get, texts))} if scores else {}
 
 
 def _too_long(reader: Reader, group: Group) -> str | None:

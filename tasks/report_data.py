@@ -57,7 +57,8 @@ def _steps(store: str, run: str) -> Steps:
 
 
 def _answers(manifest: RoundManifest) -> dict[str, Group]:
-    return {g.prompt.id: g for g in artifacts.read_rows(manifest.evaluation, Group)}
+    """By question: a conditioned policy's prompts have a goal that the initial policy's have not."""
+    return {g.prompt.at_goal(None).id: g for g in artifacts.read_rows(manifest.evaluation, Group)}
 
 
 def _spreads(manifests: Sequence[RoundManifest]) -> tuple[RewardSpread, ...]:
@@ -109,10 +110,13 @@ def _answer(group: Group, candidate: Candidate) -> dict[str, Any]:
 
 
 def _pairs(k: int, steps: Mapping[str, NamedStep]) -> Iterator[PairExample]:
-    if "select" not in steps or "score" not in steps:
+    made_by = next(
+        (named for named in (("relabel", "relabel-groups"), ("select", "score")) if steps.keys() >= {*named}), None
+    )
+    if made_by is None:
         return
-    pairs = sorted(artifacts.read_rows(steps["select"].artifact, PreferencePair), key=lambda p: p.prompt_id)
-    groups = {g.prompt.id: g for g in artifacts.read_rows(steps["score"].artifact, Group)}
+    pairs = sorted(artifacts.read_rows(steps[made_by[0]].artifact, PreferencePair), key=lambda p: p.prompt_id)
+    groups = {g.prompt.id: g for g in artifacts.read_rows(steps[made_by[1]].artifact, Group)}
     for pair in pairs[:PAIRS_PER_ROUND]:
         group = groups[pair.prompt_id]
         chosen, rejected = group.candidates[pair.chosen], group.candidates[pair.rejected]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from alignment.evaluation import evaluation_metrics, pair_accuracy
-from alignment.types import Candidate, Group, Message, PreferencePair, Prompt, SequenceLogprobs
+from alignment.types import Candidate, Goal, Group, Message, PreferencePair, Prompt, SequenceLogprobs
 
 
 def ask(name: str) -> Prompt:
@@ -158,3 +158,11 @@ def test_a_policy_equal_to_its_reference_orders_pairs_by_chance():
     seen = pair_accuracy(pairs, same, same, rng=np.random.default_rng(0), resamples=100)
     assert (seen["pair_accuracy"], seen["pair_accuracy_low"], seen["pair_margin"]) == (0.5, 0.5, 0)
     assert pair_accuracy([], [], [], rng=np.random.default_rng(0), resamples=9)["pair_accuracy"] is None
+
+
+def test_a_policy_served_at_a_goal_is_compared_question_by_question():
+    """Under the goal every prompt has another id; the comparison and the missing prompts are those of the questions."""
+    goal = Goal(text="Score 10.")
+    served = [g.model_copy(update={"prompt": g.prompt.at_goal(goal)}) for g in NEW]
+    assert measure(served) == measure()
+    assert measure(served[:1])["failure_rate"] == measure(NEW[:1])["failure_rate"] == pytest.approx(1 / 3)

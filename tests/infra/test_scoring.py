@@ -1,11 +1,15 @@
 """Rewards that need no process: verifiers, and what becomes of a score that cannot be had."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import pytest
 
 from alignment.config import Engine
 from alignment.errors import UserError
-from alignment.rewards import Verifier
-from alignment.types import Candidate, Group, Message, Prompt
+from alignment.models import Pretrained
+from alignment.rewards import ScalarHead, Verifier
+from alignment.types import Candidate, Goal, Group, Message, Prompt
 from infra.engines import open_scorers
 from infra.reward_models import RewardSource
 
@@ -58,3 +62,46 @@ def test_a_verifier_that_is_not_there_is_said_before_anything_is_scored(function
         open_scorers(Engine(), {"check": RewardSource(Verifier(function=function))}),
     ):
         pass
+
+
+def told(prompt: Prompt, completion: str, seen: str) -> float:
+    """1 where the prompt shows anything of a goal, 0 where it does not."""
+    return float(seen in prompt.model_dump_json() or seen in str(prompt.goal))
+
+
+def test_no_reward_sees_the_goal_that_a_completion_was_sampled_for():
+    """A judge that reads the goal scores obedience. The group itself keeps its prompt."""
+    goal = Goal(text="Score 9.")
+    prompt = Prompt.of((Message(role="user", content="Say a."),), goal=goal)
+    candidate = Candidate(index=0, text="a", token_ids=(1,), finish_reason="stop")
+    source = RewardSource(Verifier(function=f"{__name__}:told", arguments={"seen": "Score 9."}))
+    with open_scorers(Engine(), {"check": source}) as scorers:
+        [group] = scorers.score([Group(prompt=prompt, prompt_ids=(1, 2, 3), candidates=(candidate,))])
+        [drafts] = scorers([prompt], [["a"]])
+    assert group.rewards["check"] == (0.0,)
+    assert (group.prompt, group.prompt_ids) == (prompt, (1, 2, 3))
+    assert drafts == {"check": [0.0]}
+
+
+def test_a_reward_model_reads_the_question_and_not_the_sampled_prompts_ids(tiny_reward_model: Path):
+    """With the policy's own tokenizer it takes the completion's ids as sampled, and renders the prompt without goal."""
+    from alignment.rendering import load_tokenizer, render
+    from infra.scoring import Scorers
+
+    class Recording:
+        def scores(self, model: object, sequences: Sequence[Sequence[int]], *, batch_size: int | None = None):
+            self.read = [tuple(sequence) for sequence in sequences]
+            return [0.5] * len(sequences)
+
+        def log_odds(self, *_: object, **__: object) -> list[float]:
+            raise NotImplementedError
+
+        sums = log_odds
+
+    numbers, prompt = Recording(), Prompt.of((Message(role="user", content="Say a."),), goal=Goal(text="Score 9."))
+    tokenizer = load_tokenizer(tiny_reward_model)
+    candidate = Candidate(index=0, text="a", token_ids=(70, 2), finish_reason="stop")
+    group = Group(prompt=prompt, prompt_ids=render(tokenizer, prompt), candidates=(candidate,))
+    rewards = {"reward": RewardSource(ScalarHead(model=Pretrained(model="r")), {"model": tiny_reward_model})}
+    Scorers(numbers, rewards, policy=tiny_reward_model, seed=()).score([group])  # pyright: ignore[reportArgumentType]
+    assert numbers.read == [(*render(tokenizer, prompt.at_goal(None)), 70, 2)]

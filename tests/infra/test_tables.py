@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from alignment.types import (
+    SCHEMA_VERSION,
     Candidate,
     Dropped,
     Failure,
@@ -114,14 +115,14 @@ def test_every_field_of_a_row_has_its_column(row_type):
 def test_no_rows_are_a_table_with_its_schema():
     data = tables.to_parquet([], Group)
     assert tables.from_parquet(data, Group) == []
-    with pytest.raises(ValueError, match="holds Group of schema 1"):
+    with pytest.raises(ValueError, match=f"holds Group of schema {SCHEMA_VERSION}"):
         tables.from_parquet(data, Prompt)
 
 
 def test_another_schema_version_is_refused():
     table = tables.to_table([], Dropped)
-    newer = table.replace_schema_metadata({"row": "Dropped", "schema": "2"})
-    with pytest.raises(ValueError, match=r"holds Dropped of schema 2 .* reads Dropped of schema 1"):
+    newer = table.replace_schema_metadata({"row": "Dropped", "schema": "999"})
+    with pytest.raises(ValueError, match=rf"holds Dropped of schema 999 .* reads Dropped of schema {SCHEMA_VERSION}"):
         tables.from_table(newer, Dropped)
 
 
