@@ -1,10 +1,11 @@
 """Reward models: what they are. The heavy ones are opened by ``infra.engines``."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, JsonValue, PositiveFloat
+from pydantic import Field, JsonValue, NonNegativeFloat, PositiveFloat, model_validator
 
+from alignment.ensembles import Aggregate, Standard
 from alignment.models import ModelSource
 from alignment.types import Strategy
 
@@ -55,4 +56,36 @@ class Implicit(Strategy):
     beta: PositiveFloat = 0.1
 
 
-RewardModel = Annotated[ScalarHead | Pairwise | Verifier | Implicit, Field(discriminator="type")]
+Member = Annotated[ScalarHead | Pairwise | Verifier | Implicit, Field(discriminator="type")]
+
+
+class Ensemble(Strategy):
+    """Several named reward models as one, each measured in its own standard deviations.
+
+    Coste et al. 2023, arXiv:2310.02743: a policy exploits what one model gets wrong, and where models disagree they
+    get something wrong. Each member is standardised by its rewards of the initial policy's held-out answers, so that
+    the scale is fixed for the run and no member counts by its units. A completion that a member cannot score has no
+    reward: an average over whoever answered would be another reward. Members' standardised rewards stand in the
+    groups beside the ensemble's, as ``reward.member``.
+    """
+
+    type: Literal["ensemble"] = "ensemble"
+    members: Mapping[str, Member] = Field(min_length=2)
+    aggregate: Aggregate = "mean"
+    """``lower_bound`` and ``worst`` are conservative: what the members dispute counts for less."""
+    penalty: NonNegativeFloat = 1.0
+    """Standard deviations over members that ``lower_bound`` takes off; the others do not use it."""
+    standards: Mapping[str, Standard] = {}
+    """Each member's mean and standard deviation; empty has them measured at the run's start."""
+
+    @model_validator(mode="after")
+    def _every_member_has_one(self) -> Self:
+        if self.standards and set(self.standards) != set(self.members):
+            raise ValueError(
+                f"standards are given for {sorted(self.standards)} and members are {sorted(self.members)}: give one "
+                "for each, or none"
+            )
+        return self
+
+
+RewardModel = Annotated[ScalarHead | Pairwise | Verifier | Implicit | Ensemble, Field(discriminator="type")]

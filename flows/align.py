@@ -4,6 +4,7 @@ from prefect import flow
 
 from alignment.config import RunConfig
 from alignment.summary import RunSummary
+from flows.calibrate import calibrate
 from flows.evaluate import evaluate
 from tasks.adopt import adopt_judges, adopt_policy
 from tasks.batches import Batch
@@ -12,6 +13,7 @@ from tasks.generate import generate
 from tasks.inputs import Inputs, adopt_inputs
 from tasks.labels import label_samples
 from tasks.logprobs import logprobs
+from tasks.ranking_pairs import with_ranking_pairs
 from tasks.relabel import relabel, served_at_goal
 from tasks.report import report
 from tasks.score import score
@@ -30,8 +32,9 @@ def align(config: RunConfig) -> RunSummary:
     policy = adopt_policy(config, at=at)
     labelled = label_samples(config, policy, at=at)
     judges = adopt_judges(config, policy, labelled, at=at)
-    inputs = adopt_inputs(config, policy, judges, at=at)
+    inputs = calibrate(config, policy, adopt_inputs(config, policy, judges, at=at), at=at)
     evaluation = evaluate(policy, policy, inputs, config.evaluate, seed=config.seed, on=config.engine, at=at)
+    inputs, evaluation = with_ranking_pairs(inputs, evaluation, at=at)
     initial = best = measure_initial(config, policy, evaluation, at=at)
 
     earlier: tuple[Batch, ...] = ()

@@ -75,7 +75,8 @@ def open_scorers(
 ) -> Iterator[Scorers]:
     """Reward models by name. ``policy`` is the model whose tokenizer wrote the groups' token ids; ``seed`` draws the
     baselines of pairwise rewards. Verifiers run in this process, the others in the training stack's."""
-    if all(source.config.type == "verifier" for source in rewards.values()):
+    opened = [of for source in rewards.values() for of in (source, *source.members.values())]
+    if all(source.config.type in ("verifier", "ensemble") for source in opened):
         yield Scorers(None, rewards, policy=None, seed=seed)
         return
     with open_training_stack(engine) as stack:

@@ -27,6 +27,8 @@ class RewardSource(NamedTuple):
 
     config: RewardModel
     models: Mapping[str, Model] = {}
+    members: Mapping[str, "RewardSource"] = {}
+    """Of an ensemble, by the name its configuration gives them."""
 
 
 class Input(NamedTuple):

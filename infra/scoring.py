@@ -5,7 +5,10 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from alignment.rewards import Implicit, Pairwise, ScalarHead, Verifier
+import numpy as np
+
+from alignment.ensembles import Floats, aggregated, standardised
+from alignment.rewards import Ensemble, Implicit, Pairwise, ScalarHead, Verifier
 from alignment.types import Candidate, Failure, Group, Prompt
 from infra import checks
 from infra.reward_models import Input, Measured, Numbers, Outcome, RewardSource, implicit, pairwise, scalar, verifier
@@ -28,8 +31,9 @@ class Scorers:
         self.probes: dict[str, checks.Probe] = {}
         """Probe (b) of each model, from its first batch."""
         self._reading = threading.Lock()
+        self._ensembles = {name: s.config for name, s in rewards.items() if isinstance(s.config, Ensemble)}
         self._models = {
-            name: _open(source, numbers, policy=policy, seed=(*seed, name)) for name, source in rewards.items()
+            name: _open(source, numbers, policy=policy, seed=(*seed, name)) for name, source in _single(rewards).items()
         }
 
     def score(self, groups: Sequence[Group]) -> list[Group]:
@@ -38,6 +42,8 @@ class Scorers:
         for name, model in self._models.items():
             outcomes_P_G = self._outcomes(name, model, groups)
             groups = [_scored(g, name, outcomes_G) for g, outcomes_G in zip(groups, outcomes_P_G, strict=True)]
+        for name, ensemble in self._ensembles.items():
+            groups = [_together(g, name, ensemble) for g in groups]
         return list(groups)
 
     def __call__(
@@ -72,6 +78,36 @@ def _open(
             return pairwise(source.config, source.models["model"], numbers, seed=seed)
         case Implicit(beta=beta):
             return implicit(beta, source.models["policy"], source.models["reference"], numbers, policy=policy)
+        case Ensemble():
+            raise ValueError("an ensemble is opened member by member")
+
+
+def _single(rewards: Mapping[str, RewardSource]) -> dict[str, RewardSource]:
+    """Every reward model that is opened, members of ensembles as ``ensemble.member``."""
+    single: dict[str, RewardSource] = {}
+    for name, source in rewards.items():
+        members = {f"{name}.{member}": of for member, of in source.members.items()}
+        single |= members if isinstance(source.config, Ensemble) else {name: source}
+    return single
+
+
+def _together(group: Group, name: str, ensemble: Ensemble) -> Group:
+    """The group with its members' rewards standardised, and the ensemble's. Failures are those of the members."""
+    names = [f"{name}.{member}" for member in ensemble.members]
+    if not ensemble.standards:
+        raise ValueError(f"ensemble {name!r} has no standards: its members were not measured")
+    raw_M_G = np.array([group.rewards[n] for n in names], dtype=np.float64)  # None becomes NaN
+    scores_M_G = standardised(raw_M_G, [ensemble.standards[member] for member in ensemble.members])
+    rewards_G = aggregated(scores_M_G, ensemble.aggregate, ensemble.penalty)  # NaN where any member has none
+    of_members = {n: _or_none(row) for n, row in zip(names, scores_M_G, strict=True)}
+    failed = {f.candidate: f for f in group.failures if f.model in names}
+    failures = tuple(f.model_copy(update={"model": name, "reason": f"{f.model}: {f.reason}"}) for f in failed.values())
+    rewards = {**group.rewards, **of_members, name: _or_none(rewards_G)}
+    return group.model_copy(update={"rewards": rewards, "failures": group.failures + failures})
+
+
+def _or_none(rewards_G: Floats) -> tuple[float | None, ...]:
+    return tuple(None if math.isnan(r) else r for r in rewards_G.tolist())
 
 
 def _as_asked(group: Group) -> Group:

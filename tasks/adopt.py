@@ -9,7 +9,7 @@ from typing import NamedTuple, assert_never
 from alignment.config import RunConfig
 from alignment.errors import UserError
 from alignment.models import ModelSource, Pretrained, Scratch
-from alignment.rewards import Implicit, Pairwise, RewardModel, ScalarHead, Verifier
+from alignment.rewards import Ensemble, Implicit, Pairwise, RewardModel, ScalarHead, Verifier
 from alignment.types import Artifact
 from alignment.worlds import Preferences, World
 from infra import artifacts, models, scratch_job
@@ -80,6 +80,9 @@ def _judge(config: RunConfig, name: str, spec: RewardModel, origin: Origin, *, a
             return Judge(name=name, spec=spec, models=used)
         case Verifier():
             return Judge(name=name, spec=spec, source=source_digest(spec))
+        case Ensemble():
+            members = {m: _judge(config, f"{name}.{m}", of, origin, at=at) for m, of in spec.members.items()}
+            return Judge(name=name, spec=spec, members=members)
         case _:
             assert_never(spec)
 

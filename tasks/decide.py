@@ -8,6 +8,7 @@ import numpy as np
 from alignment.config import RunConfig
 from alignment.evaluation import evaluation_metrics, pair_accuracy
 from alignment.metrics import hacking_slope
+from alignment.ranking import ranking_metrics
 from alignment.types import Artifact, Group, PreferencePair, Record, RoundManifest, SequenceLogprobs
 from infra import artifacts
 from infra.artifacts import Promotion
@@ -141,7 +142,16 @@ def _metrics(config: RunConfig, new: Standing, best: Standing | None) -> dict[st
         return metrics
     own, base = (_rows(a, SequenceLogprobs) for a in (held_out.pairs_own, held_out.pairs_base))
     pairs = _rows(held_out.pairs.pairs, PreferencePair)
-    return metrics | pair_accuracy(pairs, own, base, rng=rng, resamples=resamples)
+    ranked = ranking_metrics(
+        pairs,
+        _rows(held_out.pairs.groups, Group),
+        own,
+        base,
+        reward="reward" if config.reward else None,
+        rng=rng,
+        resamples=resamples,
+    )
+    return metrics | pair_accuracy(pairs, own, base, rng=rng, resamples=resamples) | ranked
 
 
 def _slope(earlier: Sequence[RoundManifest], metrics: dict[str, float | None]) -> float | None:

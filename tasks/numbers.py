@@ -31,6 +31,17 @@ MEASURES = (
     Measure("distinct_2", "Distinct-2", "", "plain", 3, "Share of word pairs that are different: diversity."),
     Measure("length_ratio", "Length ratio", "", "plain", 2, "Length against the policy promoted before it."),
     Measure("truncated_rate", "Truncated", "", "share", 1, "Completions cut by the token limit."),
+    Measure("ranking_accuracy", "Ranking accuracy", "", "share", 1, "Held-out pairs whose chosen is the likelier one."),
+    Measure("reward_ranking_accuracy", "Reward's ranking", "", "share", 1, "Held-out pairs the reward orders rightly."),
+    Measure("chosen_drift", "Chosen drift", "nats", "plain", 2, "What chosen completions gained in log-probability."),
+    Measure("displaced_rate", "Displaced", "", "share", 1, "Held-out pairs whose chosen became less likely."),
+    Measure(
+        "implicit_margin_q10", "Margin, lowest tenth", "nats", "plain", 2, "Implicit-reward margin, 10th percentile."
+    ),
+    Measure("implicit_margin_q50", "Margin, median", "nats", "plain", 2, "Implicit-reward margin, median pair."),
+    Measure(
+        "implicit_margin_q90", "Margin, highest tenth", "nats", "plain", 2, "Implicit-reward margin, 90th percentile."
+    ),
     Measure("pairs", "Pairs", "", "count", 0, "Preference pairs trained on."),
     Measure("dropped", "Dropped rows", "", "count", 0, "Prompts and rows that did not go on."),
     Measure("tokens", "Tokens", "", "count", 0, "Tokens sampled, scored and trained on."),

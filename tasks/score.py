@@ -47,7 +47,7 @@ def score(
             "groups",
             recipe,
             shards,
-            parents=[completions, *(m for j in judges for m in j.models.values())],
+            parents=[completions, *(m for j in judges for m in j.artifacts)],
             facts=_facts(at, recipe, shards) | {"shards_found": len(parts) - len(missing), "shards_made": len(missing)},
             asked=_asked(completions.recipe, judges),
         )

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from alignment.config import Engine
+from alignment.ensembles import Standard
 from alignment.errors import UserError
 from alignment.models import Pretrained
-from alignment.rewards import ScalarHead, Verifier
+from alignment.rewards import Ensemble, ScalarHead, Verifier
 from alignment.types import Candidate, Goal, Group, Message, Prompt
 from infra.engines import open_scorers
 from infra.reward_models import RewardSource
@@ -105,3 +106,47 @@ def test_a_reward_model_reads_the_question_and_not_the_sampled_prompts_ids(tiny_
     rewards = {"reward": RewardSource(ScalarHead(model=Pretrained(model="r")), {"model": tiny_reward_model})}
     Scorers(numbers, rewards, policy=tiny_reward_model, seed=()).score([group])  # pyright: ignore[reportArgumentType]
     assert numbers.read == [(*render(tokenizer, prompt.at_goal(None)), 70, 2)]
+
+
+def length(prompt: Prompt, completion: str, times: float) -> float:
+    return float("nan") if completion == "broken" else times * len(completion)
+
+
+def ensemble_of(**changes: object) -> RewardSource:
+    """Two members: ten lengths, measured as mean 20 and sd 10, and minus one length, as mean -2 and sd 1."""
+    members = {
+        name: Verifier(function=f"{__name__}:length", arguments={"times": times})
+        for name, times in (("long", 10), ("short", -1))
+    }
+    standards = {"long": Standard(20, 10), "short": Standard(-2, 1)}
+    ensemble = Ensemble.model_validate({"members": members, "standards": standards, **changes})
+    return RewardSource(ensemble, members={name: RewardSource(member) for name, member in members.items()})
+
+
+def scored_together(texts: list[str], **changes: object) -> Group:
+    prompt = Prompt.of((Message(role="user", content="Say a."),))
+    candidates = tuple(
+        Candidate(index=i, text=text, token_ids=(1,), finish_reason="stop") for i, text in enumerate(texts)
+    )
+    with open_scorers(Engine(), {"reward": ensemble_of(**changes)}) as scorers:
+        [group] = scorers.score([Group(prompt=prompt, prompt_ids=(1,), candidates=candidates)])
+    return group
+
+
+def test_an_ensemble_is_made_of_standardised_members():
+    """Lengths 2 and 4: the members say 0 and 2, and 0 and -2, so mean 0 throughout, and a bound one sd below."""
+    group = scored_together(["ab", "abcd"])
+    assert group.rewards == {"reward": (0.0, 0.0), "reward.long": (0.0, 2.0), "reward.short": (0.0, -2.0)}
+    assert scored_together(["ab", "abcd"], aggregate="lower_bound").rewards["reward"] == (0.0, -2.0)
+    assert scored_together(["ab", "abcd"], aggregate="worst").rewards["reward"] == (0.0, -2.0)
+
+
+def test_what_a_member_cannot_score_the_ensemble_has_no_reward_for():
+    group = scored_together(["ab", "broken"])
+    assert group.rewards["reward"] == (0.0, None)
+    assert (1, "reward", "reward.short: the score is nan") in [(f.candidate, f.model, f.reason) for f in group.failures]
+
+
+def test_an_ensemble_that_was_never_measured_scores_nothing():
+    with pytest.raises(ValueError, match="has no standards"):
+        scored_together(["ab"], standards={})
