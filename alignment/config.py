@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from alignment.gate import Gate, PreferenceAccuracy, WinRate
+from alignment.labeling import ByReward, Labeler
 from alignment.losses import DPO, Loss
 from alignment.models import ModelSource, Scratch
 from alignment.relabeling import Relabel
@@ -153,6 +154,8 @@ class RunConfig(Strategy):
     gold: RewardModel | None = None
     """Never trained on: the measure of over-optimisation. The gate sees it only where ``max_hacking_slope`` is set."""
     select: Selector = BestWorst()
+    label: Labeler = ByReward()
+    """Who decides which completion of a pair is the better one."""
     relabel: Relabel | None = None
     """Puts pairs under other prompts than those they were sampled for; None leaves them as they are."""
     train: Train = Train()

@@ -3,6 +3,7 @@
 from prefect import flow
 
 from alignment.config import RunConfig
+from alignment.labeling import LanguageJudge
 from alignment.summary import RunSummary
 from flows.calibrate import calibrate
 from flows.evaluate import evaluate
@@ -11,6 +12,7 @@ from tasks.batches import Batch
 from tasks.decide import Standing, decide, measure_initial
 from tasks.generate import generate
 from tasks.inputs import Inputs, adopt_inputs
+from tasks.label import label
 from tasks.labels import label_samples
 from tasks.logprobs import logprobs
 from tasks.ranking_pairs import with_ranking_pairs
@@ -64,6 +66,8 @@ def align_round(
         batch = select(groups, config.select, seed=seed, at=at)
     else:
         batch = inputs.offline
+    if isinstance(config.label, LanguageJudge):
+        batch = label(batch, config.label, at=at)
     if config.relabel is not None:
         batch = relabel(batch, config.relabel, initial.policy, initial.evaluation.groups, at=at)
     batches = (*earlier[max(0, k - config.replay.rounds) :], batch)
