@@ -1,0 +1,73 @@
+"""Best against worst: as pairs, and as sets for losses that compare several completions at once."""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+from pydantic import NonNegativeFloat, PositiveInt
+
+from alignment.selection.couples import Couple, Rewards, Selection, select_by_reward
+from alignment.selection.evidence import NO_EVIDENCE, Evidence
+from alignment.types import Group, Strategy
+
+
+class BestWorst(Strategy):
+    """Pair each group's best candidate with its worst, then the second best with the second worst, and so on.
+
+    Every candidate is in at most one pair, so a group gives at most G // 2. Equal rewards are ordered at random.
+    Candidates that were cut, are empty or have no score are left out.
+    """
+
+    type: Literal["best_worst"] = "best_worst"
+    pairs_per_prompt: PositiveInt = 1
+    min_margin: NonNegativeFloat = 0.0
+    """Pairs whose reward gap is at most this carry no signal and are dropped."""
+
+    def __call__(
+        self, groups: Iterable[Group], rng: np.random.Generator, *, reward: str, evidence: Evidence = NO_EVIDENCE
+    ) -> Selection:
+        """Pairs by the rewards named ``reward``. What one prompt yields does not depend on the other prompts."""
+        return select_by_reward(groups, rng, self._couples, reward=reward, source=self.type, min_margin=self.min_margin)
+
+    def _couples(
+        self, group: Group, rewards_G: Rewards, rng: np.random.Generator
+    ) -> tuple[list[Couple], dict[str, float]]:
+        worst_first = worst_to_best(rewards_G, rng)
+        count = min(self.pairs_per_prompt, len(worst_first) // 2)
+        return [(worst_first[-1 - i], worst_first[i]) for i in range(count)], {}
+
+
+class TopK(Strategy):
+    """The k best candidates of each group as one set against k others, for losses on several samples.
+
+    Wang et al. 2024, arXiv:2410.12138, compare groups of completions; that the sets are the top and the bottom k is
+    ours. A set comparison is stored as k disjoint pairs of one prompt: the mean of their margins is the mean
+    log-ratio of the chosen set minus that of the rejected set, whoever is paired with whom. No completion is in both
+    sets; a group of fewer than 2k gives sets of half its size.
+    """
+
+    type: Literal["top_k"] = "top_k"
+    k: PositiveInt = 2
+    against: Literal["bottom", "lower_half"] = "bottom"
+    """The k worst, or k at random of the worse half."""
+
+    def __call__(
+        self, groups: Iterable[Group], rng: np.random.Generator, *, reward: str, evidence: Evidence = NO_EVIDENCE
+    ) -> Selection:
+        """Pairs by the rewards named ``reward``. What one prompt yields does not depend on the other prompts."""
+        return select_by_reward(groups, rng, self._couples, reward=reward, source=self.type)
+
+    def _couples(
+        self, group: Group, rewards_G: Rewards, rng: np.random.Generator
+    ) -> tuple[list[Couple], dict[str, float]]:
+        worst_first = worst_to_best(rewards_G, rng)
+        k = min(self.k, len(worst_first) // 2)
+        worse = worst_first[: len(worst_first) // 2]
+        rejected = worst_first[:k] if self.against == "bottom" else rng.permutation(worse)[:k].tolist()
+        return list(zip(worst_first[-k:], rejected, strict=True)), {"set_size": float(k)}
+
+
+def worst_to_best(rewards_G: Rewards, rng: np.random.Generator) -> list[int]:
+    """Indices of the candidates that may be paired, by reward, equals in random order."""
+    valid = rng.permutation(np.flatnonzero(np.isfinite(rewards_G)))
+    return valid[np.argsort(rewards_G[valid], kind="stable")].tolist()

@@ -1,0 +1,99 @@
+"""RS-DPO's threshold, and sets for losses on several samples."""
+
+import math
+
+import numpy as np
+import pytest
+from made_groups import couples, group, real_answers, select
+from pydantic import ValidationError
+
+from alignment.selection import RSDPO, TopK
+
+
+def test_rs_dpo_takes_every_pair_past_the_threshold():
+    """eta 0.85 asks for gaps above log(0.85 / 0.15) = 1.7346. Rewards 4, 2, 0.5, 0.3: gaps 2, 3.5, 3.7 from the
+    first pass, and 1.7 from 2 to 0.3 does not."""
+    assert RSDPO().threshold == pytest.approx(1.7346, abs=1e-4)
+    assert couples(select(RSDPO(), group([4.0, 2.0, 0.5, 0.3]))) == [(0, 1), (0, 2), (0, 3)]
+    assert len(select(RSDPO(eta=0.84), group([4.0, 2.0, 0.5, 0.3])).pairs) == 4  # log(0.84 / 0.16) = 1.658
+
+
+def test_eta_of_a_half_takes_every_unequal_pair_once():
+    assert couples(select(RSDPO(eta=0.5), group([1.0, 2.0, 2.0]))) == [(1, 0), (2, 0)]
+
+
+def test_tau_in_units_of_the_prompts_spread_ignores_the_scale():
+    rewards = np.random.default_rng(0).normal(size=16)
+    relative = RSDPO(tau_unit="prompt_sd")
+    assert couples(select(relative, group(rewards.tolist()))) == couples(
+        select(relative, group((rewards * 8).tolist()))
+    )
+    assert len(select(RSDPO(), group((rewards * 8).tolist())).pairs) > len(
+        select(RSDPO(), group(rewards.tolist())).pairs
+    )
+    assert select(relative, group([1.0, 1.0])).pairs == ()
+
+
+def test_a_bound_on_pairs_keeps_a_random_part_and_reports_how_many_there_were():
+    """Rewards 0, 10, ..., 70: all 28 pairs are clear; 5 are kept, and over 60 seeds each pair is kept some time."""
+    seen = set()
+    for seed in range(60):
+        selection = select(RSDPO(max_pairs_per_prompt=5), group([10.0 * i for i in range(8)]), seed=seed)
+        assert len(selection.pairs) == 5
+        assert selection.metrics["clear_pairs"] == 28
+        seen |= set(couples(selection))
+    assert len(seen) == 28
+
+
+def test_prompts_without_a_clear_pair_are_counted_and_say_why():
+    selection = select(RSDPO(), group([3.0, 0.0], name="a"), group([1.0, 0.0], name="b"))
+    assert selection.metrics["coverage"] == 0.5
+    assert [d.reason for d in selection.dropped] == ["no two rewards are far enough apart for eta = 0.85 and tau = 1"]
+
+
+@pytest.mark.parametrize("bad", [{"eta": 0.4}, {"eta": 1.0}, {"tau": 0}, {"max_pairs_per_prompt": 0}])
+def test_bad_thresholds_are_refused(bad):
+    """Below a half both orders of a pair would pass, and each would contradict the other."""
+    with pytest.raises(ValidationError):
+        RSDPO(**bad)
+
+
+def test_counts_on_real_scores_are_those_of_the_definition(shared_data):
+    """300 prompts: every ordered pair of 24 by sigmoid((r_i - r_j) / tau) > eta, written out; identical texts are
+    dropped. Higher eta and higher tau give fewer, and the bound of 10 is kept to exactly."""
+    groups, rewards_P_G = (rows[:300] for rows in real_answers(shared_data))
+    counts = {}
+    for eta, tau in ((0.85, 1.0), (0.9, 1.0), (0.85, 1.2)):
+        expected = 0
+        for g, r in zip(groups, rewards_P_G, strict=True):
+            clear = 1 / (1 + np.exp(-(r[:, None] - r[None, :]) / tau)) > eta
+            texts = np.array([c.text for c in g.candidates], dtype=object)
+            expected += int((clear & (texts[:, None] != texts[None, :])).sum())
+        counts[eta, tau] = len(select(RSDPO(eta=eta, tau=tau), *groups).pairs)
+        assert counts[eta, tau] == expected
+    assert counts[0.85, 1.0] > counts[0.9, 1.0]
+    assert counts[0.85, 1.0] > counts[0.85, 1.2]
+    bounded = select(RSDPO(max_pairs_per_prompt=10), *groups)
+    assert max(np.unique([p.prompt_id for p in bounded.pairs], return_counts=True)[1]) == 10
+
+
+def test_top_k_sets_are_disjoint_and_their_mean_margin_does_not_depend_on_partners():
+    """Top two of 5, 4, 3, 2, 1, 0 against the bottom two: mean margin (5 + 4) / 2 - (0 + 1) / 2 = 4."""
+    selection = select(TopK(), group([3.0, 5.0, 0.0, 4.0, 1.0, 2.0]))
+    assert {p.chosen for p in selection.pairs} == {1, 3}
+    assert {p.rejected for p in selection.pairs} == {2, 4}
+    assert np.mean([p.margin for p in selection.pairs]) == 4.0
+
+
+def test_top_k_against_the_worse_half_at_random_never_shares_a_completion():
+    rejected = set()
+    for seed in range(60):
+        selection = select(TopK(k=2, against="lower_half"), group([float(i) for i in range(9)]), seed=seed)
+        assert {p.chosen for p in selection.pairs} == {7, 8}
+        rejected |= {p.rejected for p in selection.pairs}
+    assert rejected == {0, 1, 2, 3}
+
+
+def test_a_small_group_gives_smaller_sets():
+    assert len(select(TopK(k=4), group([1.0, 2.0, 3.0, None, math.nan])).pairs) == 1
+    assert select(TopK(k=4), group([1.0, 2.0, 3.0])).metrics["set_size"] == 1
