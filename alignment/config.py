@@ -13,7 +13,7 @@ from alignment.relabeling import Relabel
 from alignment.rewards import Pairwise, RewardModel
 from alignment.sampling import Decoding, Independent, Sampler
 from alignment.score_maps import ScoreMap
-from alignment.selection import RSO, BestWorst, Selector
+from alignment.selection import APL, RSO, BestWorst, Selector, SeRA, TopK
 from alignment.types import Strategy
 from alignment.worlds import Sandbox, World
 
@@ -145,7 +145,8 @@ class RunConfig(Strategy):
     policy: ModelSource
     prompts: Annotated[PromptFile | WorldPrompts, Field(discriminator="type")] | None = None
     pairs: PairFile | None = None
-    """Existing pairs: nothing is sampled or scored for training, and ``rounds`` must be 1."""
+    """Existing pairs: nothing is sampled or scored for training, and ``rounds`` must be 1, unless ``select`` is
+    ``sera``, which adds pairs of its own completions."""
     skip_bad_rows: bool = False
     sampler: Sampler = Independent()
     reward: RewardModel | None = None
@@ -158,6 +159,8 @@ class RunConfig(Strategy):
     """Who decides which completion of a pair is the better one."""
     relabel: Relabel | None = None
     """Puts pairs under other prompts than those they were sampled for; None leaves them as they are."""
+    max_missing: float = Field(default=0.1, ge=0, le=1)
+    """Share of a round's completions without a score above which the round fails."""
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
     gate: Gate = WinRate()
@@ -179,14 +182,27 @@ class RunConfig(Strategy):
         """Contracts between fields, each with both values and the way out."""
         if self.pairs is None:
             yield from self._sampling_problems()
-        elif self.rounds != 1:
-            yield f"rounds = {self.rounds} with existing pairs: nothing new is sampled, so set rounds to 1"
+        elif self.rounds != 1 and not isinstance(self.select, SeRA):
+            yield (
+                f"rounds = {self.rounds} with existing pairs: nothing new is sampled, so set rounds to 1, or "
+                "select.type to 'sera', which reviews them every round"
+            )
         elif self.prompts is not None:
             yield "both pairs and prompts are given: existing pairs bring their own prompts, so leave prompts out"
         if self.relabel is not None and self.pairs is not None and not isinstance(self.relabel.scale, ScoreMap):
             yield (
                 f"relabel.scale.type = {self.relabel.scale.type!r} is fitted on rewards of the initial policy, and "
                 "existing pairs bring scores of their own: give the scale with type = 'given'"
+            )
+        if self.pairs is not None and isinstance(self.select, SeRA) and self.select.bootstrap and self.sampler.n < 2:
+            yield (
+                f"select.bootstrap = {self.select.bootstrap:g} pairs the policy's own completions: sampler.n = 1 gives "
+                "none to pair; raise it, or set bootstrap to 0"
+            )
+        if self.pairs is not None and isinstance(self.select, SeRA) and self.sampler.reads_rewards:
+            yield (
+                f"sampler.type = {self.sampler.type!r} follows the reward, which a run on existing pairs does not give it: "
+                "set sampler.type = 'independent'"
             )
         if isinstance(self.policy, Scratch) and self.world is None and self.pairs is None:
             yield "policy.type = 'scratch' has nothing to learn from: set world, or give a model to policy"
@@ -226,6 +242,20 @@ class RunConfig(Strategy):
                     f"select.num_accepted = {kept} of sampler.n = {sampled}: sample more than are kept, or acceptance "
                     "decides nothing"
                 )
+            case RSO(target="initial") if not self._plain_draws:
+                yield (
+                    "select.target = 'initial' corrects for the policy that sampled: it needs sampler.type = "
+                    "'independent' with plain decoding (temperature 1, nothing cut off or penalised)"
+                )
+            case APL(acquire="entropy" | "hybrid" as acquire) if not self._plain_draws:
+                yield (
+                    f"select.acquire = {acquire!r} estimates entropy from completions of the policy itself: it needs "
+                    "sampler.type = 'independent' with plain decoding (temperature 1, nothing cut off or penalised)"
+                )
+            case TopK(k=k) if 2 * k > sampled:
+                yield f"select.k = {k} needs {2 * k} candidates, sampler.n = {sampled}: raise sampler.n or lower k"
+            case _ if sampled < 2:
+                yield f"sampler.n = {sampled}: a pair needs two completions of one prompt; raise it"
             case BestWorst(pairs_per_prompt=pairs) if 2 * pairs > sampled:
                 yield (
                     f"select.pairs_per_prompt = {pairs} needs {2 * pairs} candidates, sampler.n = {sampled}: raise "
@@ -233,3 +263,10 @@ class RunConfig(Strategy):
                 )
             case _:
                 pass
+
+    @property
+    def _plain_draws(self) -> bool:
+        """Whether every completion is drawn from the policy as losses see it, given the prompt alone."""
+        if not isinstance(self.sampler, Independent):
+            return False
+        return self.sampler.decoding == Decoding(max_tokens=self.sampler.decoding.max_tokens)

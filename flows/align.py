@@ -6,6 +6,8 @@ from alignment.config import RunConfig
 from alignment.labeling import LanguageJudge
 from alignment.summary import RunSummary
 from flows.calibrate import calibrate
+from alignment.selection import PolicyName, SeRA, needed_policies, reviews_pairs
+from alignment.types import Artifact
 from flows.evaluate import evaluate
 from tasks.adopt import adopt_judges, adopt_policy
 from tasks.batches import Batch
@@ -13,6 +15,7 @@ from tasks.decide import Standing, decide, measure_initial
 from tasks.generate import generate
 from tasks.inputs import Inputs, adopt_inputs
 from tasks.label import label
+from tasks.join import join
 from tasks.labels import label_samples
 from tasks.logprobs import logprobs
 from tasks.ranking_pairs import with_ranking_pairs
@@ -63,9 +66,10 @@ def align_round(
         prompts = served.prompts if best.trained else inputs.prompts
         completions = generate(best.policy, prompts, config.sampler, inputs.reward, seed=seed, on=engine, at=at)
         groups = score(completions, inputs.reward, best.policy, on=engine, at=at)
-        batch = select(groups, config.select, seed=seed, at=at)
+        known = known_logprobs(config, groups, initial, best, at=at)
+        batch = select(groups, config.select, seed=seed, at=at, logprobs=known, max_missing=config.max_missing)
     else:
-        batch = inputs.offline
+        batch = reviewed(config, inputs, inputs.offline, initial, best, seed=seed, at=at)
     if isinstance(config.label, LanguageJudge):
         batch = label(batch, config.label, at=at)
     if config.relabel is not None:
@@ -81,3 +85,45 @@ def align_round(
     )
     evaluation = evaluate(policy, initial.policy, served, config.evaluate, seed=config.seed, on=engine, at=at)
     return decide(config, k, policy, evaluation, batch, best, at=at), batch
+
+
+def reviewed(
+    config: RunConfig,
+    inputs: Inputs,
+    offline: Batch,
+    initial: Standing,
+    best: Standing,
+    *,
+    seed: tuple[int, int],
+    at: Place,
+) -> Batch:
+    """Existing pairs, as they are or as the selector leaves them, with pairs of fresh completions where it adds some.
+
+    SeRA reviews by what training has changed: until a policy is promoted it takes all pairs.
+    """
+    groups, adds = offline.groups, isinstance(config.select, SeRA)
+    if not reviews_pairs(config.select) or (adds and best.policy == initial.policy):
+        return offline
+    if adds:
+        fresh = generate(best.policy, inputs.prompts, config.sampler, (), seed=seed, on=config.engine, at=at)
+        groups = join(groups, fresh, at=at)
+    known = known_logprobs(config, groups, initial, best, at=at)
+    return select(groups, config.select, seed=seed, at=at, logprobs=known, labelled=offline.pairs)
+
+
+def known_logprobs(
+    config: RunConfig, groups: Artifact, initial: Standing, best: Standing, *, at: Place
+) -> dict[PolicyName, Artifact]:
+    """Log-probabilities of the groups' completions under every policy that the selector needs, as far as there is one.
+
+    The initial policy is no previous one: its implicit rewards are zero.
+    """
+    before = best.before if best.before != initial.policy else None
+    policies: dict[PolicyName, Artifact | None] = {
+        "current": best.policy, "previous": before, "initial": initial.policy
+    }  # fmt: skip
+    return {
+        name: logprobs(policy, groups, config.train.precision, on=config.engine, at=at, step=f"logprobs-{name}")
+        for name in needed_policies(config.select)
+        if (policy := policies[name]) is not None
+    }

@@ -41,6 +41,8 @@ class Standing(Record):
     evaluation: Evaluation
     promotion: Promotion | None = None
     """None for the policy the run began with."""
+    before: Artifact | None = None
+    """The policy that stood until this one was promoted; None for the policy the run began with."""
 
     @property
     def trained(self) -> bool:
@@ -83,7 +85,7 @@ def decide(
     if planning.get() is not None:
         return new
     promotion = artifacts.promote(at.store, at.run, policy, k, expected=best.promotion)
-    return new.model_copy(update={"promotion": promotion})
+    return new.model_copy(update={"promotion": promotion, "before": best.policy})
 
 
 def _judge(config: RunConfig, k: int, new: Standing, batch: Batch, best: Standing, at: Place) -> RoundManifest:
@@ -107,8 +109,14 @@ def _judge(config: RunConfig, k: int, new: Standing, batch: Batch, best: Standin
 
 
 def _counts(batch: Batch) -> dict[str, float | None]:
+    """Pairs and what was dropped, and whatever else the selector measured, as ``select_...``."""
     pairs, dropped = batch.pairs.facts.get("pairs"), batch.pairs.facts.get("dropped")
+    measured = batch.pairs.facts.get("metrics")
+    selected = (
+        {f"select_{k}": v for k, v in measured.items() if isinstance(v, float)} if isinstance(measured, dict) else {}
+    )
     return {
+        **selected,
         "pairs": float(pairs) if isinstance(pairs, int) else None,
         "dropped": float(len(dropped)) if isinstance(dropped, list) else None,
         **_goals(batch),

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from alignment.config import RunConfig, WorldPrompts
+from alignment.selection import SeRA
 from alignment.types import Artifact, Record
 from tasks.steps import NotMade
 
@@ -42,7 +43,7 @@ def forecast(config: RunConfig, found: Sequence[tuple[str, str, Artifact]], miss
     completions = tokens = None
     if prompts is not None:
         train, held_out = prompts
-        sampled = 0 if config.pairs else train * config.sampler.n
+        sampled = 0 if config.pairs and not isinstance(config.select, SeRA) else train * config.sampler.n
         answered = held_out * config.evaluate.n
         completions = rounds * (sampled + answered)
         tokens = rounds * (

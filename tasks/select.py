@@ -1,38 +1,71 @@
 """Choose a round's preference pairs."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from alignment.errors import UserError
-from alignment.selection import Selector
-from alignment.types import Artifact, Group, PreferencePair
+from alignment.selection import Evidence, PolicyName, Selection, Selector
+from alignment.types import Artifact, Group, PreferencePair, SequenceLogprobs
 from infra import artifacts
 from tasks.batches import Batch
 from tasks.steps import Place, find_step, made, making, step_task
 
 
 @step_task("select")
-def select(groups: Artifact, selector: Selector, *, seed: tuple[int, int], at: Place) -> Batch:
-    """Preference pairs of the groups, with every group that gave none and why."""
-    asked = artifacts.asked("pairs", groups=groups, selector=selector, seed=seed)
-    recipe = artifacts.recipe_of("pairs", groups=groups, selector=selector, seed=seed)
+def select(
+    groups: Artifact,
+    selector: Selector,
+    *,
+    seed: tuple[int, int],
+    at: Place,
+    logprobs: Mapping[PolicyName, Artifact] | None = None,
+    labelled: Artifact | None = None,
+    max_missing: float = 1.0,
+) -> Batch:
+    """Preference pairs of the groups, with every group that gave none and why.
+
+    ``logprobs`` are the candidates' under the policies that the selector needs; ``labelled`` are pairs of these groups
+    for it to review. UserError where no pair is found, or more than ``max_missing`` of the candidates have no score.
+    """
+    inputs = {"groups": groups, "selector": selector, "seed": seed, "logprobs": logprobs or {}, "labelled": labelled}
+    asked, recipe = artifacts.asked("pairs", **inputs), artifacts.recipe_of("pairs", **inputs)
     if done := find_step(at, "select", "pairs", recipe):
         return Batch(name=at.folder, groups=groups, pairs=done)
 
     with making(at, "select") as watch:
-        rows = list(artifacts.read_rows(groups, Group))
-        chosen = selector(rows, np.random.default_rng(seed), reward="reward")
-        if not chosen.pairs:
-            reasons = sorted({d.reason for d in chosen.dropped})
-            raise UserError(
-                f"{at.folder}: {selector.type} found no pair in {len(rows)} groups ({'; '.join(reasons)}); sample more "
-                "candidates per prompt or lower the margin"
-            )
+        rng, evidence = np.random.default_rng(seed), _evidence(logprobs or {}, labelled)
+        chosen = selector(artifacts.read_rows(groups, Group), rng, reward="reward", evidence=evidence)
+        _refuse(chosen, selector.type, at.folder, max_missing)
         facts = {
             "pairs": len(chosen.pairs),
             "dropped": [d.model_dump() for d in chosen.dropped],
             "metrics": chosen.metrics,
         }
+        parents = [groups, *(logprobs or {}).values(), *([labelled] if labelled else [])]
         pairs = artifacts.commit_rows(
-            at.store, "pairs", recipe, chosen.pairs, PreferencePair, parents=[groups], facts=facts, asked=asked
+            at.store, "pairs", recipe, chosen.pairs, PreferencePair, parents=parents, facts=facts, asked=asked
         )
         return Batch(name=at.folder, groups=groups, pairs=made(at, "select", pairs, watch))
+
+
+def _evidence(logprobs: Mapping[PolicyName, Artifact], labelled: Artifact | None) -> Evidence:
+    return Evidence(
+        logprobs={policy: list(artifacts.read_rows(rows, SequenceLogprobs)) for policy, rows in logprobs.items()},
+        labelled=None if labelled is None else list(artifacts.read_rows(labelled, PreferencePair)),
+    )
+
+
+def _refuse(chosen: Selection, selector: str, folder: str, max_missing: float) -> None:
+    missing = chosen.metrics.get("missing_rate", 0.0)
+    if missing > max_missing:
+        raise UserError(
+            f"{folder}: {missing:.1%} of the completions have no score, more than max_missing = {max_missing:.1%}; the "
+            "reasons are with the score step: mend the reward model, or raise max_missing"
+        )
+    if not chosen.pairs:
+        reasons = sorted({d.reason for d in chosen.dropped})
+        raise UserError(
+            f"{folder}: {selector} found no pair in {chosen.metrics['prompts']:g} groups ({'; '.join(reasons)}); "
+            "sample more candidates per prompt or lower the margin"
+        )

@@ -21,11 +21,15 @@ ImplicitForm = Literal["log_ratio", "mean_log_ratio", "mean_logprob"]
 (DPO, hinge), its mean per token (length-averaged IPO), or log pi per token without a reference (SimPO)."""
 
 
+def _nothing() -> dict[PolicyName, Sequence[SequenceLogprobs]]:
+    return {}
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What a selector may look at beside rewards. Empty unless a step of the round computed it."""
 
-    logprobs: Mapping[PolicyName, Sequence[SequenceLogprobs]] = field(default_factory=dict)
+    logprobs: Mapping[PolicyName, Sequence[SequenceLogprobs]] = field(default_factory=_nothing)
     """By policy, one row per group, all by the training stack in one precision."""
     labelled: Sequence[PreferencePair] | None = None
     """Pairs whose order is known already, as indices into the same groups; None where rewards are to decide."""

@@ -66,6 +66,21 @@ def test_a_bare_string_is_a_pretrained_model():
         (["--sampler.type", "reflection_control"], "sampler.replace: Field required"),
         (["--sampler.type", "preference_conditioned", "--sampler.n", "0"], "sampler.n: Input should be greater than 0"),
         (["--sampler.decoding.presence_penalty", "3"], "less than or equal to 2 (got 3)"),
+        (
+            ["--select", "{ type = 'rso', num_accepted = 4, target = 'initial' }", "--sampler.decoding.top_p", "0.9"],
+            "select.target = 'initial' corrects for the policy that sampled: it needs sampler.type = 'independent'",
+        ),
+        (
+            ["--select.type", "apl", "--select.acquire", "entropy", "--sampler.decoding.top_k", "40"],
+            "select.acquire = 'entropy' estimates entropy from completions of the policy itself",
+        ),
+        (["--select.type", "top_k", "--select.k", "5"], "select.k = 5 needs 10 candidates, sampler.n = 8"),
+        (["--select.type", "sera", "--sampler.n", "1"], "sampler.n = 1: a pair needs two completions"),
+        (
+            ["--select.type", "rs_dpo", "--select.eta", "0.4"],
+            "select.eta: Input should be greater than or equal to 0.5",
+        ),
+        (["--max_missing", "2"], "max_missing: Input should be less than or equal to 1"),
         (["--rounds"], "--rounds: needs a value"),
         (["--train.loss", "7", "--train.loss.beta", "1"], "'loss' is already 7, not a table"),
     ],

@@ -6,12 +6,13 @@ import pytest
 
 from alignment.errors import Conflict, UserError
 from alignment.gate import WinRate
-from alignment.selection import BestWorst
+from alignment.selection import BestWorst, SeRA
 from alignment.types import Artifact, Candidate, Group, Message, PreferencePair, Prompt, SequenceLogprobs
 from infra import artifacts
 from tasks.batches import Batch
 from tasks.decide import Evaluation, Standing, decide, measure_initial
 from tasks.history import read_manifest, read_run, read_steps
+from tasks.join import join, joined
 from tasks.recipe import parse_config
 from tasks.select import select
 from tasks.start import identity
@@ -75,6 +76,70 @@ def test_a_round_whose_groups_give_no_pair_says_why(at: Place):
     groups = store_groups(at.store, "a", [group(0, (1.0, 1.0)), group(1, (None, 2.0))])
     with pytest.raises(UserError, match="found no pair in 2 groups"):
         select_plainly(groups, BestWorst(), seed=(0, 0), at=at)
+
+
+def test_a_round_with_too_many_missing_scores_fails_and_says_how_many(at: Place):
+    """Two of six scores are missing: 33.3%, over 20% and not over 40%."""
+    groups = store_groups(at.store, "a", [group(0, (0.0, 1.0, None)), group(1, (0.0, None, 1.0))])
+    with pytest.raises(UserError, match=r"33\.3% of the completions have no score, more than max_missing = 20\.0%"):
+        select_plainly(groups, BestWorst(), seed=(0, 0), at=at, max_missing=0.2)
+    select_plainly(groups, BestWorst(), seed=(0, 0), at=at, max_missing=0.4)
+
+
+def test_sera_reviews_labelled_pairs_beside_fresh_completions(at: Place):
+    """Four labelled pairs of two answers each, and two fresh answers a prompt, which become candidates 2 and 3. Of the
+    margins 0, 1, 2, 3 half are kept; the widest fresh pair, that of prompt 3, is added: 0.5 per kept one."""
+    offline = [group(i, (0.0, 0.0)).model_copy(update={"rewards": {}}) for i in range(4)]
+    existing = store_groups(at.store, "existing", offline)
+    fresh = store_groups(at.store, "fresh", [group(i, (0.0, 0.0)) for i in range(4)])
+    groups = join.__wrapped__(existing, fresh, at=at)
+    rows = list(artifacts.read_rows(groups, Group))
+    assert [c.index for c in rows[0].candidates] == [0, 1, 2, 3]
+    renamed = [
+        g.model_copy(update={"candidates": tuple(c.model_copy(update={"text": str(c.index)}) for c in g.candidates)})
+        for g in rows
+    ]
+    whole = store_groups(at.store, "whole", renamed)
+    labelled = [PreferencePair(prompt_id=g.prompt.id, chosen=0, rejected=1, source="given") for g in rows]
+    given = artifacts.commit_rows(
+        at.store, "pairs", artifacts.recipe_of("pairs", name="given"), labelled, PreferencePair
+    )
+    sums = {"current": [(i, 0.0, 0.0, 0.1 * i) for i in range(4)], "initial": [(0.0,) * 4] * 4}
+    logprobs = {
+        name: artifacts.commit_rows(
+            at.store,
+            "logprobs",
+            artifacts.recipe_of("logprobs", name=name),
+            [
+                SequenceLogprobs(prompt_id=g.prompt.id, logprobs=s, lengths=(3,) * 4)
+                for g, s in zip(rows, sums_P, strict=True)
+            ],
+            SequenceLogprobs,
+        )
+        for name, sums_P in sums.items()
+    }
+    sera = SeRA(keep=0.5, bootstrap=0.5)
+    batch = select_plainly(whole, sera, seed=(0, 0), at=at, logprobs=logprobs, labelled=given)
+    pairs = list(artifacts.read_rows(batch.pairs, PreferencePair))
+    assert pairs[:2] == labelled[2:]
+    assert [(p.prompt_id, p.chosen, p.rejected) for p in pairs[2:]] == [(rows[3].prompt.id, 3, 2)]
+    assert set(batch.pairs.parents) >= {f"logprobs/{a.recipe}" for a in logprobs.values()}
+
+
+def test_fresh_completions_of_another_prompt_text_are_refused(at: Place):
+    other = group(0, (0.0,)).model_copy(update={"prompt_ids": (1, 8)})
+    with pytest.raises(ValueError, match="continue other tokens"):
+        joined(group(0, (0.0,)), other)
+
+
+def test_a_promoted_policy_knows_what_stood_before_it(at: Place):
+    config = parse_config(RECIPE, ["--store", at.store], where="r", run="r")
+    old, new = standing(at, "old", 1.0), standing(at, "new", 2.0)
+    best = measure_plainly(config, old.policy, old.evaluation, at=at.model_copy(update={"folder": "start"}))
+    batch = Batch(name="round-000", groups=old.evaluation.groups, pairs=old.evaluation.groups)
+    after = decide_plainly(config, 0, new.policy, new.evaluation, batch, best, at=at)
+    assert best.before is None
+    assert after.before == old.policy
 
 
 def test_a_step_that_would_become_something_else_is_a_conflict(at: Place):
