@@ -54,15 +54,16 @@ def select_by_reward(
         rewards_G = named_rewards(group, reward)
         candidates, missing = candidates + len(rewards_G), missing + int(np.isnan(rewards_G).sum())
         rewards_G = np.where(pairable(group), rewards_G, np.nan)
-        if np.isfinite(rewards_G).sum() < 2:
-            dropped.append(drop(group.prompt.id, why_unpairable(group, int(np.isnan(rewards_G).sum()))))
+        finite_G = np.isfinite(rewards_G)
+        if finite_G.sum() < 2:
+            dropped.append(drop(group.prompt.id, why_unpairable(group, int((~finite_G).sum()))))
             continue
         couples, measured = couples_of(group, rewards_G, np.random.default_rng(seed_of(seed, group.prompt.id)))
         made, lost = label_by_reward(group, rewards_G, couples, source=source, min_margin=min_margin)
         pairs += made
         dropped += lost if made else [drop(group.prompt.id, why_empty(lost, empty))]
         lost_rate = len(lost) / len(couples) if couples else 0.0
-        facts.append({**measured, "reward_sd": float(np.nanstd(rewards_G)), "lost_rate": lost_rate})
+        facts.append({**measured, "reward_sd": float(rewards_G[finite_G].std()), "lost_rate": lost_rate})
     metrics = {"prompts": float(len(seen))} | _metrics(pairs, dropped, facts)
     return Selection(pairs=tuple(pairs), dropped=tuple(dropped), metrics=metrics | missing_rate(missing, candidates))
 

@@ -125,7 +125,7 @@ class RSO(Strategy):
         to draws from the target. ``beta_rel`` is beta in standard deviations of the prompt's rewards."""
         scores_G, beta = self._scores(rewards_G, log_ratios_G)
         weights = np.exp(-acceptance_gap(scores_G[np.isfinite(scores_G)], beta))
-        spread = float(np.nanstd(rewards_G))
+        spread = float(rewards_G[np.isfinite(rewards_G)].std())
         facts = {
             "accepted": float(len(accepted)),
             "accepted_reward": float(rewards_G[accepted].mean()),
