@@ -201,8 +201,8 @@ class RunConfig(Strategy):
             )
         if self.pairs is not None and isinstance(self.select, SeRA) and self.sampler.reads_rewards:
             yield (
-                f"sampler.type = {self.sampler.type!r} follows the reward, which a run on existing pairs does not give it: "
-                "set sampler.type = 'independent'"
+                f"sampler.type = {self.sampler.type!r} follows the reward, which a run on existing pairs does not give "
+                "it: set sampler.type = 'independent'"
             )
         if isinstance(self.policy, Scratch) and self.world is None and self.pairs is None:
             yield "policy.type = 'scratch' has nothing to learn from: set world, or give a model to policy"
