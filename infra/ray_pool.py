@@ -77,9 +77,9 @@ def worker_env(*, threads: int, alone: bool = False) -> dict[str, str]:
 
     Two settings decide the speed of small models on a CPU. glibc's default allocator returns large blocks to the
     kernel at once, where training then spends most of its time: the MALLOC thresholds were worth a factor of five.
-    And OpenMP threads spin at barriers for neighbours that are not running when cores are shared, which cost a factor
-    of ten on a busy machine; without any spinning, steps of training on idle cores took 326 ms instead of 200. A short
-    spin keeps most of both (232 ms), a longer one suits a process that has its cores ``alone`` (172 ms).
+    And OpenMP threads that spin at barriers wait for neighbours that are not running when cores are shared: passive
+    waiting was worth a factor of ten in sampling on a busy machine. A process that has its cores ``alone`` spins, for a
+    few milliseconds at most: steps of training took 172 ms on idle cores, where they took 326 without spinning.
     """
     passed = {name: os.environ[name] for name in ("RATCHET_CACHE", "RATCHET_DEBUG") if name in os.environ}
     return {
@@ -87,7 +87,7 @@ def worker_env(*, threads: int, alone: bool = False) -> dict[str, str]:
         "MALLOC_MMAP_THRESHOLD_": str(2**30),
         "MALLOC_TRIM_THRESHOLD_": str(2**30),
         "OMP_NUM_THREADS": str(threads),
-        "GOMP_SPINCOUNT": "100000" if alone else "10000",
+        **({"GOMP_SPINCOUNT": "100000"} if alone else {"OMP_WAIT_POLICY": "PASSIVE"}),
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",  # engines open folders of the store; what a hub holds was adopted before
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
