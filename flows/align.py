@@ -4,18 +4,18 @@ from prefect import flow
 
 from alignment.config import RunConfig
 from alignment.labeling import LanguageJudge
-from alignment.summary import RunSummary
-from flows.calibrate import calibrate
 from alignment.selection import PolicyName, SeRA, needed_policies, reviews_pairs
+from alignment.summary import RunSummary
 from alignment.types import Artifact
+from flows.calibrate import calibrate
 from flows.evaluate import evaluate
 from tasks.adopt import adopt_judges, adopt_policy
 from tasks.batches import Batch
 from tasks.decide import Standing, decide, measure_initial
 from tasks.generate import generate
 from tasks.inputs import Inputs, adopt_inputs
-from tasks.label import label
 from tasks.join import join
+from tasks.label import label
 from tasks.labels import label_samples
 from tasks.logprobs import logprobs
 from tasks.ranking_pairs import with_ranking_pairs
