@@ -39,7 +39,7 @@ def test_prompts_are_the_same_from_every_file_type(tmp_path, name):
         write_parquet(path, [{"preference": None, **row} for row in ROWS])
     else:
         content = json.dumps(ROWS, indent=1).encode() if name.startswith("p.json") and "jsonl" not in name else LINES
-        path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+        path.write_bytes(gzip.compress(content, mtime=0) if name.endswith(".gz") else content)
     read = read_prompts(str(path))
     assert [(p.messages[0].content, p.preference, p.metadata["level"]) for p in read.prompts] == [
         ("One", None, 1),
@@ -166,9 +166,9 @@ def test_an_unknown_shape_shows_its_fields_and_the_known_ones(tmp_path):
         ("p.parquet", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "is a Git LFS pointer"),
         ("p.parquet", b"PAR1 but not really PAR1", "is no Parquet file that can be read"),
         ("p.jsonl.gz", LINES, "is not gzipped: take .gz off its name"),
-        ("p.jsonl", gzip.compress(LINES), "is gzipped: name it .gz"),
-        ("p.jsonl.gz", gzip.compress(LINES)[:-12], "is damaged"),
-        ("p.jsonl.gz", gzip.compress(b""), "is empty"),
+        ("p.jsonl", gzip.compress(LINES, mtime=0), "is gzipped: name it .gz"),
+        ("p.jsonl.gz", gzip.compress(LINES, mtime=0)[:-12], "is damaged"),
+        ("p.jsonl.gz", gzip.compress(b"", mtime=0), "is empty"),
         ("p.txt", LINES, r"its type is not known by its name. Name it one of .jsonl, .ndjson, .json, .parquet"),
     ],
 )
