@@ -111,10 +111,10 @@ def _judge(config: RunConfig, k: int, new: Standing, batch: Batch, best: Standin
 def _counts(batch: Batch) -> dict[str, float | None]:
     """Pairs and what was dropped, and whatever else the selector measured, as ``select_...``."""
     pairs, dropped = batch.pairs.facts.get("pairs"), batch.pairs.facts.get("dropped")
-    measured = batch.pairs.facts.get("metrics")
-    selected = (
-        {f"select_{k}": v for k, v in measured.items() if isinstance(v, float)} if isinstance(measured, dict) else {}
-    )
+    # a judge's or a relabeller's pairs have measures of their own, which are not the selector's
+    measured = batch.pairs.facts.get("metrics") if "selector" in batch.pairs.facts else None
+    found = measured if isinstance(measured, dict) else {}
+    selected = {f"select_{name}": float(v) for name, v in found.items() if isinstance(v, int | float)}
     return {
         **selected,
         "pairs": float(pairs) if isinstance(pairs, int) else None,

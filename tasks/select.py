@@ -38,6 +38,7 @@ def select(
         chosen = selector(artifacts.read_rows(groups, Group), rng, reward="reward", evidence=evidence)
         _refuse(chosen, selector.type, at.folder, max_missing)
         facts = {
+            "selector": selector.type,
             "pairs": len(chosen.pairs),
             "dropped": [d.model_dump() for d in chosen.dropped],
             "metrics": chosen.metrics,
