@@ -40,17 +40,17 @@ def run_tiny(folder: Path, store: str, *words: str) -> str:
     return said
 
 
-def digests(store: str, run: str = "tiny") -> dict[str, str]:
+def digests(store: str, run: str = "tiny", folders: tuple[str, ...] = ROUNDS) -> dict[str, str]:
     return {
         f"{folder}/{name}": step.artifact.digest
-        for folder in ROUNDS
+        for folder in folders
         for name, step in read_steps(Place(store=store, run=run, folder=folder)).items()
     }
 
 
-def recipes(store: str, run: str = "tiny") -> dict[str, str]:
+def recipes(store: str, run: str = "tiny", folders: tuple[str, ...] = ROUNDS) -> dict[str, str]:
     return {
         f"{folder}/{name}": step.artifact.recipe
-        for folder in ROUNDS
+        for folder in folders
         for name, step in read_steps(Place(store=store, run=run, folder=folder)).items()
     }
