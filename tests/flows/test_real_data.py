@@ -11,7 +11,7 @@ from infra import artifacts
 from tasks.history import NamedStep, read_run, read_steps
 from tasks.steps import Place
 
-pytestmark = [pytest.mark.engine, pytest.mark.slow]
+pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 SMALL = "{ hidden = 64, heads = 2, layers = 2, feed_forward = 128, context = 2048 }"
 

@@ -10,7 +10,7 @@ from tasks.history import read_run, read_steps
 from tasks.steps import Place
 
 NOBODY = "127.0.0.1:1"
-pytestmark = [pytest.mark.engine, pytest.mark.slow]
+pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def test_a_run_goes_through_every_step_of_every_round(undisturbed: Path):

@@ -7,7 +7,7 @@ from whole_runs import RECIPE, digests, ratchet, recipes, run_tiny
 
 from tasks.history import read_run
 
-pytestmark = [pytest.mark.engine, pytest.mark.slow]
+pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def test_a_submitted_run_trains_on_the_cluster_and_returns_its_status(undisturbed: Path, ray_head, monkeypatch):

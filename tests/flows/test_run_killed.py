@@ -13,7 +13,7 @@ from whole_runs import RECIPE, ROUNDS, digests, ratchet, run_tiny
 from tasks.history import read_steps
 from tasks.steps import Place
 
-pytestmark = [pytest.mark.engine, pytest.mark.slow]
+pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def test_killed_drivers_lose_no_finished_shard_and_change_no_digest(
