@@ -41,7 +41,7 @@ def test_the_same_command_again_finds_everything_and_starts_no_engine(undisturbe
     monkeypatch.setenv("PREFECT_API_URL", f"http://{NOBODY}/api")
     said = run_tiny(undisturbed, str(undisturbed / "runs"), "--engine.address", NOBODY)
     assert "made in" not in said
-    assert said.count("found") == said.count("start ") + said.count("round-00") > 20
+    assert said.count(" found") >= 30
 
 
 def test_a_plan_of_a_finished_run_says_so_and_writes_nothing(undisturbed: Path, monkeypatch):

@@ -20,9 +20,9 @@ from infra.engines import open_samplers, open_scorers, open_training_stack, rele
 from infra.reward_models import RewardSource, baseline_of
 from infra.weights import check_head_size
 
-pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(900)]
 
-ENGINE = Engine(keep_warm=True, threads=1, timeout=120)
+ENGINE = Engine(keep_warm=True, threads=1, timeout=400)
 DECODING = Decoding(max_tokens=24)
 
 
