@@ -34,7 +34,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def wait_until(ready: Callable[[], bool], what: str, log: Path, seconds: float = 120) -> None:
+def wait_until(ready: Callable[[], bool], what: str, log: Path, seconds: float = 300) -> None:
     """Poll ten times a second; fails with the end of the log rather than with a bare timeout."""
     deadline = time.monotonic() + seconds
     while not ready():

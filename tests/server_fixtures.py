@@ -118,7 +118,7 @@ def prefect_api(home: Path, database: str | None = None) -> Iterator[str]:
     program = find_program("prefect") or "prefect"
     with running([program, "server", "start", "--host", "127.0.0.1", "--port", str(port)], log, env):
         api = f"http://127.0.0.1:{port}/api"
-        wait_until(lambda: answers(f"{api}/health"), "prefect server", log, seconds=180)
+        wait_until(lambda: answers(f"{api}/health"), "prefect server", log, seconds=400)
         yield api
 
 

@@ -27,7 +27,7 @@ def offline(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     pairs = shared_data / "preferences" / "hh_rlhf_harmless_base_test.rows0000-0999.jsonl.gz"
     words = ["--pairs.path", str(pairs), "--pairs.limit", "90", "--policy.examples", "60"]
     driver = ratchet(folder, "run", "offline_dpo", *words, "--policy.architecture", SMALL, "--skip-bad-rows")
-    said, _ = driver.communicate(timeout=600)
+    said, _ = driver.communicate(timeout=1500)
     assert driver.returncode == 0, said
     return folder
 
@@ -41,7 +41,7 @@ def test_a_bad_row_is_named_by_line_and_reason(offline: Path):
 def test_without_leave_to_skip_the_bad_row_stops_the_run_before_an_engine_starts(shared_data: Path, tmp_path: Path):
     pairs = shared_data / "preferences" / "hh_rlhf_harmless_base_test.rows0000-0999.jsonl.gz"
     driver = ratchet(tmp_path, "run", "offline_dpo", "--pairs.path", str(pairs))
-    said, _ = driver.communicate(timeout=120)
+    said, _ = driver.communicate(timeout=600)
     assert driver.returncode == 2
     assert "line 87" in said
 
@@ -69,7 +69,7 @@ def test_rso_on_labelled_sentences_runs_through_with_a_finite_kl(shared_data: Pa
     words += ["--gold.arguments.path", str(corpora / "opinion_lexicon.zip"), "--sampler.n", "8"]
     words += ["--policy.examples", "1500", "--policy.epochs", "1", "--reward.model.examples", "600"]
     driver = ratchet(tmp_path, "run", "sentiment", *words)
-    said, _ = driver.communicate(timeout=600)
+    said, _ = driver.communicate(timeout=1500)
     assert driver.returncode == 0, said
     (done,) = read_run(str(tmp_path / "runs"), "sentiment").rounds
     assert math.isfinite(done.metrics["kl_initial"])

@@ -48,14 +48,14 @@ def test_a_plan_of_a_finished_run_says_so_and_writes_nothing(undisturbed: Path, 
     monkeypatch.setenv("PREFECT_API_URL", f"http://{NOBODY}/api")
     before = sorted((undisturbed / "runs").rglob("*"))
     driver = ratchet(undisturbed, "plan", str(RECIPE), "--store", str(undisturbed / "runs"), "--run", "another")
-    said, _ = driver.communicate(timeout=120)
+    said, _ = driver.communicate(timeout=600)
     assert "Everything is found: a run would start no engine." in said
     assert sorted((undisturbed / "runs").rglob("*")) == before
 
 
 def test_show_prints_the_documented_form(undisturbed: Path):
     driver = ratchet(undisturbed, "show", "tiny", "--store", str(undisturbed / "runs"), "--json")
-    said, _ = driver.communicate(timeout=60)
+    said, _ = driver.communicate(timeout=600)
     shown = json.loads(said)
     assert set(shown) == {"run", "store", "config", "initial", "rounds"}
     assert set(shown["rounds"][0]) == {"round", "verdict", "reasons", "policy", "steps", "metrics"}
@@ -77,7 +77,7 @@ def test_the_exported_policy_gives_the_stored_log_probabilities(undisturbed: Pat
 
     store = str(undisturbed / "runs")
     driver = ratchet(undisturbed, "export", "tiny", str(tmp_path / "out"), "--store", store)
-    driver.communicate(timeout=60)
+    driver.communicate(timeout=600)
     assert driver.returncode == 0
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     steps = read_steps(Place(store=store, run="tiny", folder="round-001"))

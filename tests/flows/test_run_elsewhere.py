@@ -17,7 +17,7 @@ def test_a_submitted_run_trains_on_the_cluster_and_returns_its_status(undisturbe
     store = str(undisturbed / "runs")
     words = ("--address", ray_head.jobs, "--store", store, "--run", "submitted", "--rounds", "1", "--seed", "1")
     driver = ratchet(undisturbed, "submit", str(RECIPE), *words)
-    said, _ = driver.communicate(timeout=600)
+    said, _ = driver.communicate(timeout=1500)
     assert driver.returncode == 0, said
     steps = read_run(store, "submitted").rounds[0].steps
     assert not any(steps[name].reused for name in ("generate", "train", "answers"))
@@ -35,9 +35,9 @@ def test_a_served_deployment_runs_the_real_flow(undisturbed: Path, prefect_serve
     driver = ratchet(undisturbed, "deploy", str(RECIPE), *words)
     try:
         with temporary_settings({PREFECT_API_URL: prefect_server}), get_client(sync_client=True) as client:
-            deployment = until(lambda: _deployment(client, "align/deployed"), seconds=90)
+            deployment = until(lambda: _deployment(client, "align/deployed"), seconds=300)
             run = client.create_flow_run_from_deployment(deployment.id)
-            until(lambda: _completed(client.read_flow_run(run.id)), seconds=240)
+            until(lambda: _completed(client.read_flow_run(run.id)), seconds=600)
     finally:
         driver.terminate()
         driver.communicate()

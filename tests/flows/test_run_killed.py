@@ -65,7 +65,7 @@ def _steps_trained(cache: Path) -> int:
 
 def _kill_after_two_more(folder: Path, store: str, step: str, progress: Callable[[], int]) -> None:
     driver = ratchet(folder, "run", str(RECIPE), "--store", store, log=folder / "killed.log")
-    before, deadline = progress(), time.monotonic() + 400
+    before, deadline = progress(), time.monotonic() + 900
     try:
         while progress() < before + 2:
             assert driver.poll() is None, f"ended before {step}: {(folder / 'killed.log').read_text()}"

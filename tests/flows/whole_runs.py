@@ -35,7 +35,7 @@ def ratchet(folder: Path, *words: str, log: Path | None = None) -> "subprocess.P
 
 def run_tiny(folder: Path, store: str, *words: str) -> str:
     driver = ratchet(folder, "run", str(RECIPE), "--store", store, *words)
-    said, _ = driver.communicate(timeout=600)
+    said, _ = driver.communicate(timeout=1500)
     assert driver.returncode == 0, said
     return said
 

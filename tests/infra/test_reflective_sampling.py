@@ -15,7 +15,7 @@ from infra.engines import open_samplers, open_scorers, release
 from infra.reward_models import RewardSource
 from infra.samplers import tokenised
 
-ENGINE = Engine(keep_warm=True, threads=1, timeout=120)
+ENGINE = Engine(keep_warm=True, threads=1, timeout=400)
 DECODING = Decoding(max_tokens=12)
 SAMPLER = Reflective(n=33, depth=3, split=(24, 4, 5), decoding=DECODING, refine=Refine(texts=Turns()))
 PROMPTS = [Prompt.of((Message(role="user", content=f"Write note {i}."),), "Be kind.") for i in range(6)]
@@ -57,7 +57,7 @@ def policy(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.engine
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_prs_on_the_real_engine_spends_its_budget_and_does_not_depend_on_shards(policy: Path):
     """EOS is one of 384 tokens, so some 3% of drafts end, and half of the prompts have one to refine: both paths are
     taken. The context is 128, where two turns more are tight."""

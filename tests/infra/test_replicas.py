@@ -16,7 +16,7 @@ from alignment.errors import UserError
 from infra import ray_pool
 from infra.replicas import Replicas, in_completion_order
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
 
 class Squarer:
