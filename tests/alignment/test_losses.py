@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 
-from alignment.losses import DPO, HingeNorm, PairLogprobs, pair_metrics, preference_loss
+from alignment.losses import CDPO, DPO, IPO, RPO, HingeNorm, PairLogprobs, RobustDPO, pair_metrics, preference_loss
 
 
 def of_margins(*margins: float, requires_grad: bool = False) -> PairLogprobs:
@@ -176,6 +176,13 @@ def test_llamafactory_closed_form_values_and_properties(golden, beta):
     smoothed = preference_loss(DPO(beta=beta), lp, torch.full((4,), 0.9, dtype=torch.float64))
     assert losses.tolist() == pytest.approx(expected["sigmoid"], rel=1e-12)
     assert smoothed.tolist() == pytest.approx(expected["cdpo_label_smoothing_0.1"], rel=1e-12)
+    others = {
+        "cdpo_label_smoothing_0.1": CDPO(beta=beta, label_smoothing=0.1),
+        "robust_label_smoothing_0.1": RobustDPO(beta=beta, flip_rate=0.1),
+        "ipo": IPO(beta=beta),
+    }
+    for name, loss in others.items():
+        assert preference_loss(loss, lp).tolist() == pytest.approx(expected[name], rel=1e-12)
     hinge = preference_loss(HingeNorm(gamma=beta), lp).tolist()
     assert hinge == pytest.approx(expected["hinge (SLiC / RSO hinge)"], abs=1e-12)
     assert (losses >= 0).all()
@@ -191,3 +198,5 @@ def test_published_nemo_rl_value(golden):
     published = golden["nemo_rl"]["published"]
     assert preference_loss(DPO(), lp).item() == pytest.approx(published["preference_loss"], rel=1e-12)
     assert -lp.policy_chosen.item() == pytest.approx(published["sft_loss_sum"], rel=1e-12)
+    both = preference_loss(RPO(alpha=0.5, normalise="sum"), lp)
+    assert both.item() == pytest.approx(published["preference_plus_half_sft"], rel=1e-12)
