@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from alignment.gate import Gate, PreferenceAccuracy, WinRate
 from alignment.labeling import ByReward, Labeler
-from alignment.losses import DPO, Loss
+from alignment.losses import DPO, LDDPO, MRPO, Loss
 from alignment.models import ModelSource, Scratch
 from alignment.relabeling import Relabel
 from alignment.rewards import Pairwise, RewardModel
@@ -213,10 +213,24 @@ class RunConfig(Strategy):
             )
         if self.labels is not None and not isinstance(self.world, Sandbox):
             yield "labels is set, but only the sandbox can label what a policy writes: set world.type = 'sandbox'"
+        yield from self._loss_problems()
         if isinstance(self.gate, PreferenceAccuracy) and self.pairs is None:
             yield "gate.type = 'preference_accuracy' needs held-out pairs: set pairs, or use gate.type = 'win_rate'"
         if isinstance(self.gate, WinRate) and self.reward is None:
             yield "gate.type = 'win_rate' needs a reward: set reward, or use gate.type = 'preference_accuracy'"
+
+    def _loss_problems(self) -> Iterator[str]:
+        """Losses that need what no step stores."""
+        match self.train.loss:
+            case LDDPO():
+                yield (
+                    "train.loss.type = 'ld_dpo' needs the reference's log-probability of every token, and the logprobs "
+                    "step stores sums: use 'r_dpo' or 'dpo_norm' against length"
+                )
+            case MRPO():
+                yield "train.loss.type = 'mrpo' needs a second reference, and a round has one: use 'dpo'"
+            case _:
+                pass
 
     def _sampling_problems(self) -> Iterator[str]:
         if self.reward is None:

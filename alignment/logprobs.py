@@ -67,11 +67,31 @@ def token_logprobs(model: CausalModel, rows: Sequence[Row], *, batch_size: int |
     return torch.cat([pad(chunk, (0, longest - chunk.shape[1])) for chunk in chunks])
 
 
-def _chunk(model: CausalModel, rows: Sequence[Row]) -> "Tensor":
-    """One forward pass. Completions begin in one common column, so one index keeps the logits of them all: prompts
-    of different lengths are padded on their left, completions on their right."""
+def row_confidences(model: CausalModel, rows: Sequence[Row]) -> "tuple[Tensor, Tensor]":
+    """As :func:`row_logprobs` in one pass, (R,), and each completion's mean over tokens of log p_t - log sum_v p_v^2,
+    (R,), without gradient: how much likelier its tokens are than the policy's own draws, on average (WPO's weights,
+    arXiv:2406.11827, eq. 2)."""
     import torch
-    from torch.nn.functional import cross_entropy
+
+    logits, targets = _forward(model, rows)
+    logprobs = _target_logprobs(logits, targets)
+    with torch.no_grad():
+        log_sum_squares = (2 * logits).logsumexp(-1) - 2 * logits.logsumexp(-1)
+        lengths = (targets != -100).sum(dim=1)
+        confidence = (logprobs - log_sum_squares.masked_fill(targets == -100, 0)).sum(dim=1) / lengths
+    return logprobs.sum(dim=1), confidence
+
+
+def _chunk(model: CausalModel, rows: Sequence[Row]) -> "Tensor":
+    """One forward pass: (B, T) log-probabilities."""
+    return _target_logprobs(*_forward(model, rows))
+
+
+def _forward(model: CausalModel, rows: Sequence[Row]) -> "tuple[Tensor, Tensor]":
+    """One forward pass: logits at completion positions, (B, T, V) float32, and target tokens, (B, T), -100 beyond an
+    end. Completions begin in one common column, so one index keeps the logits of them all: prompts of different
+    lengths are padded on their left, completions on their right."""
+    import torch
 
     longest_prompt = max(len(row.prompt) for row in rows)
     width = longest_prompt + max(len(row.completion) for row in rows)
@@ -91,5 +111,10 @@ def _chunk(model: CausalModel, rows: Sequence[Row]) -> "Tensor":
         use_cache=False,
     ).logits
     # float32 before the softmax: summed in bf16, 64 tokens round -586 to a grid of 4
-    losses = cross_entropy(logits.float().flatten(0, 1), targets.flatten().to(logits.device), reduction="none")
-    return -losses.view(targets.shape)
+    return logits.float(), targets.to(logits.device)
+
+
+def _target_logprobs(logits: "Tensor", targets: "Tensor") -> "Tensor":
+    from torch.nn.functional import cross_entropy
+
+    return -cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)

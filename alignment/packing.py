@@ -9,16 +9,14 @@ their number of pairs.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from alignment.losses import Loss, PairLogprobs, preference_loss
+from alignment.errors import UserError
+from alignment.losses import AOT, RWR, Loss
 from alignment.types import Group, PreferencePair, Record, SequenceLogprobs
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 T = TypeVar("T")
 
@@ -39,13 +37,16 @@ class TrainingGroup(Record):
     """(n,) probability that chosen is better."""
     weights: tuple[float, ...]
     """(n,) factor on each pair's loss. It does not enter the number of pairs that losses are divided by."""
+    reward_margins: tuple[float, ...] | None = None
+    """(n,) reward of chosen minus reward of rejected; None where some pair was made without rewards."""
 
     @model_validator(mode="after")
     def _aligned(self) -> Self:
         if len(self.reference) != len(self.completions) or not all(np.isfinite(self.reference)):
             raise ValueError(f"prompt {self.prompt_id}: references {self.reference} of {len(self.completions)} rows")
-        if {len(self.rejected), len(self.p), len(self.weights)} != {len(self.chosen)}:
-            raise ValueError(f"prompt {self.prompt_id}: chosen, rejected, p and weights differ in length")
+        of_pairs = (self.rejected, self.p, self.weights, self.reward_margins)
+        if {len(values) for values in of_pairs if values is not None} != {len(self.chosen)}:
+            raise ValueError(f"prompt {self.prompt_id}: what its pairs have differs in length")
         used = {*self.chosen, *self.rejected}
         if used != set(range(len(self.completions))) or not all(self.completions):
             raise ValueError(f"prompt {self.prompt_id}: pairs use {sorted(used)} of {len(self.completions)} rows")
@@ -97,6 +98,7 @@ def _training_group(group: Group, pairs: Sequence[PreferencePair], reference: Se
         raise ValueError(f"prompt {group.prompt.id}: the reference log-probabilities are those of other completions")
     used = sorted({pair.chosen for pair in pairs} | {pair.rejected for pair in pairs})
     position = {candidate: k for k, candidate in enumerate(used)}
+    margins = [pair.margin for pair in pairs if pair.margin is not None]
     return TrainingGroup(
         prompt_id=group.prompt.id,
         prompt_ids=group.prompt_ids,
@@ -106,7 +108,23 @@ def _training_group(group: Group, pairs: Sequence[PreferencePair], reference: Se
         rejected=tuple(position[pair.rejected] for pair in pairs),
         p=tuple(pair.p for pair in pairs),
         weights=tuple(pair.weight for pair in pairs),
+        reward_margins=tuple(margins) if len(margins) == len(pairs) else None,
     )
+
+
+def check_loss(loss: Loss, groups: Sequence[TrainingGroup]) -> None:
+    """Raise UserError, naming a prompt, where the groups lack what the loss needs of them."""
+    for group in groups:
+        if isinstance(loss, RWR) and group.reward_margins is None:
+            raise UserError(
+                f"train.loss.type = 'rwr' needs rewards, and a pair of prompt {group.prompt_id} was made without: use "
+                "a selector that pairs by reward, or train.loss.type = 'sft'"
+            )
+        if isinstance(loss, AOT) and {*group.p, *group.weights} != {1.0}:
+            raise UserError(
+                f"train.loss.type = 'aot' sorts the pairs of a step, and prompt {group.prompt_id} has pairs of soft "
+                f"labels {group.p} and weights {group.weights}: use train.loss.type = 'dpo'"
+            )
 
 
 def optimiser_steps(count: int, *, groups_per_step: int, epochs: int, seed: int) -> list[list[int]]:
@@ -149,26 +167,3 @@ def _passes(groups: Sequence[TrainingGroup], share: Sequence[int], tokens: int) 
             rows, width = len(groups[i].completions), groups[i].width
         passes[-1].append(i)
     return passes
-
-
-def pair_logprobs(groups: Sequence[TrainingGroup], policy_R: "Tensor") -> PairLogprobs:
-    """The n pairs of some groups, from the log-probabilities of their completions in order, (R,) float32."""
-    import torch
-
-    offsets = np.cumsum([0, *(len(group.completions) for group in groups)])[:-1]
-    chosen, rejected = (
-        [offset + k for group, offset in zip(groups, offsets, strict=True) for k in getattr(group, side)]
-        for side in ("chosen", "rejected")
-    )
-    reference_R = torch.tensor([value for group in groups for value in group.reference], device=policy_R.device)
-    return PairLogprobs(policy_R[chosen], policy_R[rejected], reference_R[chosen], reference_R[rejected])
-
-
-def summed_loss(loss: Loss, groups: Sequence[TrainingGroup], lp: PairLogprobs) -> "Tensor":
-    """Sum of weight times loss over the groups' pairs, (). Divide by the pairs of the whole step, and nothing else."""
-    import torch
-
-    device = lp.policy_chosen.device
-    p = torch.tensor([value for group in groups for value in group.p], device=device)
-    weights = torch.tensor([value for group in groups for value in group.weights], device=device)
-    return (weights * preference_loss(loss, lp, p)).sum()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignment.config import Train, Trainer
 from alignment.errors import UserError
-from alignment.packing import TrainingGroup
+from alignment.packing import TrainingGroup, check_loss
 from alignment.types import Record
 from infra import ray_pool
 from infra.model_folder import context_length
@@ -60,6 +60,7 @@ def run_training(
     began = time.monotonic()
     policy, out, scratch = policy.resolve(), out.resolve(), scratch.resolve()
     _check(policy, groups, trainer)
+    check_loss(train.loss, groups)
     deadline = time.time() + trainer.timeout
     job = TrainJob(recipe=recipe, policy=policy, out=out, train=train, trainer=trainer, seed=seed, deadline=deadline)
     write_job(scratch, job, groups)

@@ -23,6 +23,7 @@ GROUPS = pa.schema(
         pa.field("rejected", pa.list_(pa.int32()), nullable=False),
         pa.field("p", pa.list_(pa.float64()), nullable=False),
         pa.field("weights", pa.list_(pa.float64()), nullable=False),
+        pa.field("reward_margins", pa.list_(pa.float64())),
     ]
 )
 

@@ -4,9 +4,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from alignment.group_loss import pair_logprobs, summed_loss
 from alignment.logprobs import Row, completion_logprobs, row_logprobs
 from alignment.losses import DPO, PairLogprobs, preference_loss
-from alignment.packing import TrainingGroup, micro_batches, optimiser_steps, pair_logprobs, summed_loss, training_groups
+from alignment.packing import TrainingGroup, micro_batches, optimiser_steps, training_groups
 from alignment.types import Candidate, Group, Message, PreferencePair, Prompt, SequenceLogprobs
 
 

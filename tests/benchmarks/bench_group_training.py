@@ -39,9 +39,10 @@ def _cpu_seconds(call: Callable[[], object]) -> list[float]:
 def _ours(prompts: list[list[int]], completions: list[list[list[int]]]) -> list[float]:
     import torch
 
+    from alignment.group_loss import pair_logprobs, summed_loss
     from alignment.logprobs import completion_logprobs
     from alignment.losses import DPO
-    from alignment.packing import TrainingGroup, pair_logprobs, summed_loss
+    from alignment.packing import TrainingGroup
 
     model = _model(512)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-6)

@@ -18,7 +18,7 @@ from alignment.config import Train, Trainer
 from alignment.packing import TrainingGroup
 from infra.ray_pool import worker_env
 from infra.train_data import StepMetrics, TrainJob, append_metrics, read_job, read_metrics, rewind_metrics, write_job
-from infra.train_job import learning_rate
+from infra.train_step import learning_rate
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 STAGES = (0, 2, 3)
@@ -46,7 +46,7 @@ def folder(tiny_policy: Path, preference_groups: list[TrainingGroup], tmp_path_f
     return folder
 
 
-def answers(folder: Path, size: int) -> dict:
+def answers(folder: Path, size: int, questions: str = "answers") -> dict:
     """Run a gang of ``size`` processes to its end."""
     program = Path(__file__).with_name("train_gang.py")
     ranks = []
@@ -59,16 +59,16 @@ def answers(folder: Path, size: int) -> dict:
             "CUDA_VISIBLE_DEVICES": "",
         }
         settings |= worker_env(threads=1)
-        with (folder / f"log-{size}-{rank}.txt").open("w") as log:
-            arguments = [sys.executable, str(program), str(folder), str(rank), str(size)]
+        with (folder / f"log-{questions}-{size}-{rank}.txt").open("w") as log:
+            arguments = [sys.executable, str(program), str(folder), str(rank), str(size), questions]
             ranks.append(subprocess.Popen(arguments, env=os.environ | settings, stdout=log, stderr=subprocess.STDOUT))
     try:
         ended = [rank.wait(timeout=SECONDS) for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()
-    assert ended == [0] * size, (folder / f"log-{size}-0.txt").read_text()[-4000:]
-    return json.loads((folder / f"answers-{size}.json").read_text())
+    assert ended == [0] * size, (folder / f"log-{questions}-{size}-0.txt").read_text()[-4000:]
+    return json.loads((folder / f"{questions}-{size}.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +103,21 @@ def test_a_worker_with_fewer_groups_adds_passes_of_weight_zero(two):
 def test_the_first_loss_is_log_two(gang, stage):
     """The policy is its own reference, so every margin is 0."""
     assert gang[f"gradient-{stage}"]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def losses(folder: Path) -> dict:
+    return answers(folder, 2, "losses")
+
+
+@pytest.mark.parametrize("name", ["kto-0", "kto-3", "rpo-2"])
+def test_a_loss_of_the_whole_step_has_plain_pairs_gradient_on_two_workers(losses, name):
+    """KTO's baseline and RPO's mean length are those of the six pairs, of which each worker sees some; references are
+    3 nats apart, so that KTO's is not 0."""
+    answer = losses[name]
+    assert answer["gradient"] < 1e-5
+    assert answer["norm"] < 1e-4
+    assert answer["loss"] == pytest.approx(answer["plain_loss"], rel=1e-5)
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -1,7 +1,8 @@
-"""One worker of a training job without Ray: ``python train_gang.py FOLDER RANK SIZE``.
+"""One worker of a training job without Ray: ``python train_gang.py FOLDER RANK SIZE [losses]``.
 
 Runs every training question of ``test_train_job.py`` in turn, since starting a process costs more than all of them,
-and leaves the answers in ``FOLDER/answers-SIZE.json``.
+and leaves the answers in ``FOLDER/answers-SIZE.json``; with ``losses``, those about other losses than DPO alone, in
+``FOLDER/losses-SIZE.json``.
 """
 
 import json
@@ -17,7 +18,7 @@ from safetensors.torch import load_file
 from alignment.config import Lora, Train, Trainer
 from alignment.errors import UserError
 from alignment.logprobs import completion_logprobs
-from alignment.losses import DPO, PairLogprobs, preference_loss
+from alignment.losses import DPO, KTO, RPO, Loss, PairLogprobs, preference_loss
 from alignment.packing import TrainingGroup, micro_batches
 from infra import train_job
 from infra.train_data import TrainJob, TrainOutcome, read_job, read_metrics, write_job
@@ -32,29 +33,34 @@ class Ended(Exception):
     """A worker that ends in the middle."""
 
 
-def plain_pair_gradients(policy: Path, groups: list[TrainingGroup]) -> dict[str, torch.Tensor]:
-    """Of the mean loss over all pairs, each pair a forward and backward pass of its own."""
+def plain_pair_gradients(policy: Path, groups: list[TrainingGroup], loss: Loss) -> tuple[float, dict]:
+    """The mean loss over all pairs, each pair a forward pass of its own, and its gradient by parameter."""
     model = load_model(policy, Train())
     pairs = [(g, i, j) for g in groups for i, j in zip(g.chosen, g.rejected, strict=True)]
-    for group, i, j in pairs:
-        policy_ = completion_logprobs(model, group.prompt_ids, [group.completions[i], group.completions[j]])
-        ref = torch.tensor([group.reference[i], group.reference[j]])
-        (preference_loss(DPO(), PairLogprobs(policy_[0], policy_[1], ref[0], ref[1])) / len(pairs)).backward()
-    return {name: p.grad for name, p in model.named_parameters()}
+    policy_ = [completion_logprobs(model, g.prompt_ids, [g.completions[i], g.completions[j]]) for g, i, j in pairs]
+    lp = PairLogprobs(
+        *torch.stack(policy_).T,
+        *torch.tensor([(g.reference[i], g.reference[j]) for g, i, j in pairs]).T,
+        chosen_lengths=torch.tensor([len(g.completions[i]) for g, i, _ in pairs]),
+        rejected_lengths=torch.tensor([len(g.completions[j]) for g, _, j in pairs]),
+    )
+    mean = preference_loss(loss, lp).mean()
+    mean.backward()
+    return mean.item(), {name: p.grad for name, p in model.named_parameters()}
 
 
-def gradient_error(policy: Path, groups: list[TrainingGroup], gang: Gang, stage: int) -> dict[str, float]:
+def gradient_error(policy: Path, groups: list[TrainingGroup], gang: Gang, stage: int, loss: Loss) -> dict[str, float]:
     """Group training's gradient against plain pairs', relative to the largest entry; read from Adam, whose first
     moment after one step is (1 - beta_1) times the gradient."""
     from deepspeed.utils import safe_get_full_optimizer_state
 
-    train, trainer = Train(max_grad_norm=UNCLIPPED), Trainer(zero_stage=stage, workers=gang.size)
+    train, trainer = Train(loss=loss, max_grad_norm=UNCLIPPED), Trainer(zero_stage=stage, workers=gang.size)
     shares = micro_batches(groups, range(len(groups)), workers=gang.size, tokens=1)
     accumulation = max(map(len, shares))
     engine = open_engine(load_model(policy, train), train, trainer, accumulation=accumulation)
     batches = [[[groups[i] for i in batch] for batch in share] for share in shares]
     metrics = train_job.train_step(engine, batches, train, gang, step=0, steps=1)
-    expected = plain_pair_gradients(policy, groups)
+    mean, expected = plain_pair_gradients(policy, groups, loss)
     worst = 0.0
     for name, parameter in engine.module.named_parameters():
         if stage == 0:
@@ -68,6 +74,7 @@ def gradient_error(policy: Path, groups: list[TrainingGroup], gang: Gang, stage:
         "gradient": worst / largest,
         "norm": abs(metrics.grad_norm - norm) / norm,
         "loss": metrics.loss,
+        "plain_loss": mean,
         "pairs": metrics.pairs,
         "idle_passes": sum(accumulation - len(share) for share in shares),
     }
@@ -170,16 +177,23 @@ def not_a_number(bench: Bench) -> str:
     return "nothing was raised"
 
 
-def main(folder: Path, rank: int, size: int) -> None:
-    store = torch.distributed.FileStore(str(folder / f"meet-{size}"), size)
+def main(folder: Path, rank: int, size: int, questions: str = "answers") -> None:
+    store = torch.distributed.FileStore(str(folder / f"meet-{questions}-{size}"), size)
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=size)
     gang = Gang(rank, size)
     given, groups = read_job(folder)
     set_arithmetic(given.trainer, 0)
     bench = Bench(folder / f"of-{size}", gang)
     answers: dict[str, object] = {}
+    if questions == "losses":
+        far = [g.model_copy(update={"reference": tuple(r - 3 * k for k, r in enumerate(g.reference))}) for g in groups]
+        for name, loss, stage in (("kto", KTO(), 3), ("kto", KTO(), 0), ("rpo", RPO(normalise="step_token_mean"), 2)):
+            answers[f"{name}-{stage}"] = gradient_error(given.policy, far, gang, stage, loss)
+        if rank == 0:
+            (folder / f"losses-{size}.json").write_text(json.dumps(answers))
+        return
     for stage in STAGES:
-        answers[f"gradient-{stage}"] = gradient_error(given.policy, groups, gang, stage)
+        answers[f"gradient-{stage}"] = gradient_error(given.policy, groups, gang, stage, DPO())
         answers[f"restart-{stage}"] = restarts(bench, stage)
     if size == 1:
         long = Train(groups_per_step=2, epochs=4, learning_rate=1e-2)
@@ -194,4 +208,4 @@ def main(folder: Path, rank: int, size: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])

@@ -1,0 +1,156 @@
+"""Groups in passes give every loss the gradient that plain pairs give it in one batch."""
+
+import pytest
+import torch
+from loss_batches import EVERY_LOSS
+from pydantic import ValidationError
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from alignment.config import RunConfig
+from alignment.errors import UserError
+from alignment.group_loss import pair_logprobs, step_slopes, summed_loss
+from alignment.logprobs import Row, row_confidences, row_logprobs
+from alignment.losses import AOT, KTO, RWR, SFT, PairLogprobs, preference_loss, spans_step
+from alignment.packing import TrainingGroup, check_loss
+
+NOT_STORED = {"ld_dpo", "mrpo"}
+TRAINABLE = [loss for loss in EVERY_LOSS if loss.type not in NOT_STORED]
+
+
+def group(name: str, completions, pairs, p=1.0) -> TrainingGroup:
+    """Completion k has the reference log-probability -10 - k, and a reward of -k."""
+    return TrainingGroup(
+        prompt_id=name,
+        prompt_ids=tuple(ord(letter) % 13 + 1 for letter in name),
+        completions=completions,
+        reference=tuple(-10.0 - k for k in range(len(completions))),
+        chosen=tuple(i for i, _ in pairs),
+        rejected=tuple(j for _, j in pairs),
+        p=(p,) * len(pairs),
+        weights=(1.0,) * len(pairs),
+        reward_margins=tuple(float(j - i) for i, j in pairs),
+    )
+
+
+GROUPS = [
+    group("three", ((1, 2, 3), (4, 5), (6,)), [(0, 1), (0, 2), (1, 2)]),
+    group("two", ((7, 8, 9, 1), (2,)), [(1, 0)]),
+    group("four", ((3, 3), (5, 1, 4), (2, 2, 2), (8,)), [(3, 0), (2, 1)]),
+]
+PASSES = (GROUPS[:1], GROUPS[1:])
+PAIRS = 6
+
+
+@pytest.fixture(scope="module")
+def model() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=16, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        tie_word_embeddings=False, initializer_range=0.3,
+    )  # fmt: skip
+    return LlamaForCausalLM(config)
+
+
+def gradient_of(model, losses) -> torch.Tensor:
+    model.zero_grad()
+    for loss in losses:
+        loss.backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+
+def logprobs(model, groups):
+    return row_confidences(model, [Row(g.prompt_ids, c) for g in groups for c in g.completions])
+
+
+def grouped(model, loss):
+    """As a training step: pass by pass, with a look ahead where the loss spans the step. What each loss sums to."""
+    slopes = [None] * len(PASSES)
+    if spans_step(loss):
+        with torch.no_grad():
+            policy_R = logprobs(model, GROUPS)[0]
+        slopes = step_slopes(loss, GROUPS, policy_R)[1].split([3, 6])
+    for groups, slopes_R in zip(PASSES, slopes, strict=True):
+        policy_R, confidence_R = logprobs(model, groups)
+        lp = pair_logprobs(groups, policy_R, step=GROUPS, confidence_R=confidence_R)
+        yield (summed_loss(loss, groups, lp) if slopes_R is None else (slopes_R * policy_R).sum()) / PAIRS
+
+
+def plain(model, loss):
+    """Each pair two rows of its own, all pairs one batch, the mean of their losses."""
+    pairs = [(k, g, i, j) for k, g in enumerate(GROUPS) for i, j in zip(g.chosen, g.rejected, strict=True)]
+    sides = {
+        side: row_confidences(model, [Row(g.prompt_ids, g.completions[(i, j)[side]]) for _, g, i, j in pairs])
+        for side in (0, 1)
+    }
+    lp = PairLogprobs(
+        sides[0][0],
+        sides[1][0],
+        torch.tensor([g.reference[i] for _, g, i, _ in pairs]),
+        torch.tensor([g.reference[j] for _, g, _, j in pairs]),
+        chosen_lengths=torch.tensor([len(g.completions[i]) for _, g, i, _ in pairs]),
+        rejected_lengths=torch.tensor([len(g.completions[j]) for _, g, _, j in pairs]),
+        prompts=torch.tensor([k for k, *_ in pairs]),
+        reward_margin=torch.tensor([float(j - i) for _, _, i, j in pairs]),
+        chosen_confidence=sides[0][1],
+        rejected_confidence=sides[1][1],
+    )
+    return preference_loss(loss, lp).mean()
+
+
+def apart(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a - b).abs().max() / b.abs().max())
+
+
+@pytest.mark.parametrize("loss", TRAINABLE, ids=lambda loss: loss.type)
+def test_groups_in_passes_have_the_gradient_of_plain_pairs(model, loss):
+    """Three, one and two pairs, in passes of one and of two groups."""
+    expected = gradient_of(model, [plain(model, loss)])
+    assert apart(gradient_of(model, grouped(model, loss)), expected) < 1e-5
+    assert expected.abs().max() > 0
+
+
+@pytest.mark.parametrize("loss", [KTO(), AOT(), AOT(compare="unpaired"), SFT()], ids=lambda loss: loss.type)
+def test_a_batch_statistic_of_each_pass_is_another_gradient(model, loss):
+    """Negative control: baseline, ranks or mean length of the pass, where those of the step are meant, differ by a
+    hundred times what the right ones do."""
+    losses = (summed_loss(loss, groups, pair_logprobs(groups, logprobs(model, groups)[0])) / PAIRS for groups in PASSES)
+    assert apart(gradient_of(model, losses), gradient_of(model, [plain(model, loss)])) > 1e-3
+
+
+def test_the_looked_ahead_loss_is_the_steps(model):
+    with torch.no_grad():
+        policy_R = logprobs(model, GROUPS)[0]
+        total, _ = step_slopes(KTO(), GROUPS, policy_R)
+        assert total.item() / PAIRS == pytest.approx(plain(model, KTO()).item(), rel=1e-5)
+
+
+def test_a_confidence_by_hand(model):
+    """Of one token: log p - log sum_v p_v^2, from the logits themselves; two tokens give their mean."""
+    ids = torch.tensor([[3, 5, 7]])
+    with torch.no_grad():
+        p_T_V = model(input_ids=ids).logits[0].softmax(-1)
+        told = [(p_T_V[t, ids[0, t + 1]] / (p_T_V[t] ** 2).sum()).log().item() for t in (0, 1)]
+        sums, (one, two) = row_confidences(model, [Row((3, 5), (7,)), Row((3,), (5, 7))])
+        torch.testing.assert_close(sums, row_logprobs(model, [Row((3, 5), (7,)), Row((3,), (5, 7))]))
+    assert one.item() == pytest.approx(told[1], abs=1e-5)
+    assert two.item() == pytest.approx(sum(told) / 2, abs=1e-5)
+
+
+def test_rwr_names_the_prompt_whose_pairs_have_no_rewards():
+    bare = GROUPS[1].model_copy(update={"reward_margins": None})
+    with pytest.raises(UserError, match="rwr' needs rewards, and a pair of prompt two"):
+        check_loss(RWR(), [GROUPS[0], bare])
+    check_loss(KTO(), [bare])
+
+
+def test_aot_names_the_prompt_whose_pairs_have_soft_labels():
+    with pytest.raises(UserError, match="sorts the pairs of a step, and prompt soft has"):
+        check_loss(AOT(), [GROUPS[0], group("soft", ((1,), (2,)), [(0, 1)], p=0.8)])
+
+
+@pytest.mark.parametrize(("name", "reason"), [("ld_dpo", "of every token"), ("mrpo", "a second reference")])
+def test_a_loss_that_needs_what_no_step_stores_is_refused_in_a_recipe(name, reason):
+    train = {"loss": {"type": name}}
+    with pytest.raises(ValidationError, match=f"'{name}' needs .*{reason}"):
+        RunConfig.model_validate({"run": "a", "rounds": 1, "policy": "m", "pairs": {"path": "p"},
+                                  "gate": {"type": "preference_accuracy"}, "train": train})  # fmt: skip
