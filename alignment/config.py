@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from alignment.gate import Gate, PreferenceAccuracy, WinRate
 from alignment.labeling import ByReward, Labeler
 from alignment.losses import DPO, LDDPO, MRPO, Loss
+from alignment.merging import Merge
 from alignment.models import ModelSource, Scratch
 from alignment.relabeling import Relabel
 from alignment.rewards import Pairwise, RewardModel
@@ -162,6 +163,8 @@ class RunConfig(Strategy):
     max_missing: float = Field(default=0.1, ge=0, le=1)
     """Share of a round's completions without a score above which the round fails."""
     train: Train = Train()
+    merge: Merge | None = None
+    """What is done to the trained weights before they are measured; None leaves them alone."""
     evaluate: Evaluate = Evaluate()
     gate: Gate = WinRate()
     start_from: Literal["promoted", "initial"] = "promoted"

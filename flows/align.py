@@ -18,6 +18,7 @@ from tasks.join import join
 from tasks.label import label
 from tasks.labels import label_samples
 from tasks.logprobs import logprobs
+from tasks.merge import merge
 from tasks.ranking_pairs import with_ranking_pairs
 from tasks.relabel import relabel, served_at_goal
 from tasks.report import report
@@ -83,6 +84,8 @@ def align_round(
     policy = train(
         begin, reference, batches, references, config.train, seed=seed, on=config.trainer, engine=engine, at=at
     )
+    if config.merge is not None:
+        policy = merge(policy, begin, config.merge, at=at)
     evaluation = evaluate(policy, initial.policy, served, config.evaluate, seed=config.seed, on=engine, at=at)
     return decide(config, k, policy, evaluation, batch, best, at=at), batch
 

@@ -1,0 +1,28 @@
+"""Move a trained policy's weights before it is measured."""
+
+import shutil
+
+from alignment.merging import Merge
+from alignment.types import Artifact
+from infra import artifacts
+from infra.merging import merge_folders
+from infra.trees import cache_folder
+from tasks.steps import Place, find_step, made, making, step_task
+
+
+@step_task("merge")
+def merge(trained: Artifact, start: Artifact, how: Merge, *, at: Place) -> Artifact:
+    """``trained`` moved along the way it came from ``start``. Training is found again under any other choice here."""
+    inputs = {"trained": trained, "start": start, "how": how}
+    asked, recipe = artifacts.asked("policy", **inputs), artifacts.recipe_of("policy", **inputs)
+    if done := find_step(at, "merge", "policy", recipe):
+        return done
+
+    with making(at, "merge") as watch:
+        out = cache_folder() / "merging" / recipe
+        merge_folders(artifacts.fetch_tree(trained), artifacts.fetch_tree(start), how.step, out)
+        artifact = artifacts.commit_tree(
+            at.store, "policy", recipe, out, parents=[trained, start], facts={"step": how.step}, asked=asked
+        )
+        shutil.rmtree(out)
+        return made(at, "merge", artifact, watch)
