@@ -139,6 +139,31 @@ def _submit(arguments: argparse.Namespace, overrides: list[str]) -> int:
     return submit_run(config, find_recipe(arguments.recipe, RECIPES), words, address=arguments.address)
 
 
+def _claims(arguments: argparse.Namespace, _: list[str]) -> int:
+    if not arguments.quick:
+        raise UserError("claims: only the testbed of arrays is measured so far; add --quick")
+    from rich.console import Console
+
+    from tasks.claims import measure, quick_claims, write_json
+    from tasks.claims_show import claims_page, claims_text, tally
+    from tasks.console import out, progress
+    from tasks.text_files import write_text
+
+    experiments = quick_claims(arguments.only)
+    findings = []
+    with progress("claims", sum(len(e.claims) for e in experiments)) as advance:
+        for found in measure(experiments):
+            findings += found
+            advance(len(findings), found[-1].claim.name)
+    Console().print(claims_text(findings))
+    print(tally(findings))
+    if arguments.json:
+        write_json(findings, Path(arguments.json))
+    write_text(Path(arguments.out), claims_page(findings))
+    out.print(f"report {arguments.out}", soft_wrap=True)
+    return 0
+
+
 def _flags(arguments: argparse.Namespace, overrides: list[str]) -> list[str]:
     skip = ["--skip-bad-rows", "true"] if getattr(arguments, "skip_bad_rows", False) else []
     return [*overrides, *skip]
@@ -191,6 +216,11 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--json", action="store_true")
     report = of_run(command("report", _report, "Write a run's report: one self-contained HTML file."))
     report.add_argument("--out", help="where to write it (default RUN.html in this folder)")
+    claims = command("claims", _claims, "Measure whether the methods do what their papers claim, with intervals.")
+    claims.add_argument("--quick", action="store_true", help="on a testbed of arrays, in minutes and without an engine")
+    claims.add_argument("--only", metavar="NAME", help="claims whose name contains this, such as rso or 'sera S4'")
+    claims.add_argument("--json", metavar="FILE", help="write the results there as well")
+    claims.add_argument("--out", metavar="FILE", default="claims.html", help="the report (default claims.html)")
     export = of_run(command("export", _export, "Copy the promoted policy out, as a transformers directory."))
     export.add_argument("folder", metavar="DIR")
     fork = of_run(command("fork", _fork, "Start a new run from another's configuration; equal work is shared."))

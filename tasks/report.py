@@ -1,6 +1,5 @@
 """The run's report: one HTML file, and the same tables in the dashboard."""
 
-import os
 import re
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from tasks.report_data import report_data
 from tasks.report_page import render_report
 from tasks.steps import planning, step_task
 from tasks.tables import tables_markdown
+from tasks.text_files import write_text
 
 
 @step_task("report")
@@ -30,7 +30,5 @@ def write_report(store: str, run: str, out: Path | None) -> Path:
     """Write the report to ``out``, by default ``RUN.html`` in this folder, whole or not at all."""
     path = out or Path(f"{run}.html")
     page = render_report(report_data(store, run))
-    aside = path.with_name(f".{path.name}.tmp")
-    aside.write_text(page, encoding="utf-8")
-    os.replace(aside, path)
+    write_text(path, page)
     return path

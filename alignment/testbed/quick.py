@@ -1,0 +1,5 @@
+"""Every claim that is decided on a testbed of arrays, without an engine."""
+
+from alignment.testbed import claims_prs, claims_rad, claims_rso
+
+EXPERIMENTS = (*claims_rso.EXPERIMENTS, *claims_prs.EXPERIMENTS, *claims_rad.EXPERIMENTS)
