@@ -15,10 +15,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from alignment.relabeling import RewardConditioned
+from alignment.score_maps import ScoreMap
 from alignment.testbed.claims import Claim, Experiment
-from alignment.testbed.loglinear import Adam, Floats, Indices, log_softmax
+from alignment.testbed.loglinear import Adam, Floats, Indices, as_groups, log_softmax
+from alignment.types import Group, PreferencePair
 
-FEATURES, CANDIDATES, PROMPTS, TESTS, HIDDEN = 16, 16, 800, 600, 64
+FEATURES, CANDIDATES, PROMPTS, RESPONSES, TESTS, HIDDEN = 16, 16, 800, 4, 600, 64
+SAID = "a score of "
+"""How a goal is told."""
 MIDDLE, TOP, LOW = 5.5, 10.0, 2.0
 """Goals: of a policy without one, at service, and to see whether a low one is obeyed."""
 GOALS = (1.0, 3.0, 5.0, 7.0, 9.0, 10.0)
@@ -54,12 +59,12 @@ def make_world(seed: int, rho: float) -> World:
         return features
 
     mixed = rng.random((PROMPTS, 1)) < rho
-    modes = np.where(mixed, rng.choice([-1.0, 1.0], (PROMPTS, 4)), rng.choice([-1.0, 1.0], (PROMPTS, 1)))
+    modes = np.where(mixed, rng.choice([-1.0, 1.0], (PROMPTS, RESPONSES)), rng.choice([-1.0, 1.0], (PROMPTS, 1)))
     features = responses(modes)
-    noisy = gold(features) + 0.5 * rng.standard_normal((PROMPTS, 4))
+    noisy = gold(features) + 0.5 * rng.standard_normal((PROMPTS, RESPONSES))
     scores = np.clip(np.round(2 * noisy) / 2, 1, 10)
     chosen = scores.argmax(1)
-    rejected = (chosen + rng.integers(1, 4, PROMPTS)) % 4
+    rejected = (chosen + rng.integers(1, RESPONSES, PROMPTS)) % RESPONSES
     tests = responses(rng.choice([-1.0, 1.0], (TESTS, CANDIDATES)))
     return World(features, scores, chosen, rejected, tests, gold(tests))
 
@@ -82,24 +87,35 @@ def pairs_of(world: World) -> Rows:
 
 
 def relabelled(world: World, share: float = 1.0) -> Rows:
-    """Every pair under both of its scores, swapped under the lower one."""
+    """Every pair under both of its scores, swapped under the lower one, by the relabeler that rounds use."""
     plain = pairs_of(world)
-    count = round(share * len(plain.prompts))
-    prompts, chosen, rejected = plain.prompts[:count], plain.chosen[:count], plain.rejected[:count]
-    high, low = world.scores[prompts, chosen], world.scores[prompts, rejected]
-    return Rows(
-        np.tile(prompts, 2),
-        np.concatenate([chosen, rejected]),
-        np.concatenate([rejected, chosen]),
-        np.concatenate([high, low]),
-    )
+    groups = as_groups(np.tile(np.arange(RESPONSES), (PROMPTS, 1)), score=world.scores)
+    pairs = [
+        PreferencePair(prompt_id=str(p), chosen=int(c), rejected=int(r), source="judge")
+        for p, c, r in zip(plain.prompts, plain.chosen, plain.rejected, strict=True)
+    ]
+    relabeler = RewardConditioned(min_gap=0, share=share, text=f"{SAID}{{goal}}")
+    made = relabeler(groups, pairs, ScoreMap(), lambda _: (0,), reward="score", context=None)
+    by_id = {group.prompt.id: group for group in made.groups}
+    rows = [_row(by_id[pair.prompt_id], pair) for pair in made.pairs]
+    prompts, chosen, rejected, goals = zip(*rows, strict=True)
+    return Rows(np.array(prompts), np.array(chosen), np.array(rejected), np.array(goals))
+
+
+def _row(group: Group, pair: PreferencePair) -> tuple[int, int, int, float]:
+    """The question, both responses and the goal, as they are written in the conditioned group."""
+    assert group.prompt.goal is not None
+    responses = [int(group.candidates[i].text) for i in (pair.chosen, pair.rejected)]
+    goal = float(group.prompt.goal.text.removeprefix(SAID))
+    return int(group.prompt.messages[-1].content), responses[0], responses[1], goal
 
 
 def unswapped(world: World) -> Rows:
     """Both goals, and the higher score preferred under either: what a relabeler that forgets to swap makes."""
-    half = len(pairs_of(world).prompts)
     rows = relabelled(world)
-    return rows._replace(chosen=np.tile(rows.chosen[:half], 2), rejected=np.tile(rows.rejected[:half], 2))
+    lower = rows.goals < world.scores[rows.prompts, rows.rejected]
+    chosen, rejected = np.where(lower, rows.rejected, rows.chosen), np.where(lower, rows.chosen, rows.rejected)
+    return rows._replace(chosen=chosen, rejected=rejected)
 
 
 class Network:
@@ -197,7 +213,7 @@ def _unlearned(world: World, network: Network, conditioned: bool) -> float:
     scores = world.scores[every, world.rejected]
     good = (scores >= 6) & (world.scores[every, world.chosen] > scores)
     logprobs = log_softmax(network.scores(world.features, scores if conditioned else np.full(PROMPTS, MIDDLE)))
-    return float((logprobs[every, world.rejected] + math.log(4))[good].mean())
+    return float((logprobs[every, world.rejected] + math.log(RESPONSES))[good].mean())
 
 
 def compared(seed: int, rho: float, *, half: bool = False) -> dict[str, float]:

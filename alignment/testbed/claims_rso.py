@@ -191,8 +191,8 @@ CURVED = {
     "rso R4 flat below beta 0.5": ("0.02", "0.5"),
     "rso R4 weaker at beta 2": ("0.5", "2"),
     "rso R6 over max-min": ("0.5", "max-min"),
-    "rso control blind acceptance": ("blind", "inf"),
 }
+BLIND = {"rso control blind acceptance": ("blind", "inf")}
 STEEP = {
     "rso R1 sampling source, curvature 0.8": ("0.5", "inf"),
     "rso R1 policy samples, curvature 0.8": ("inf", "direct"),
@@ -257,13 +257,6 @@ EXPERIMENTS = (
                 "paper: none; testbed +0.109",
                 above=0,
             ),
-            Claim(
-                "rso control blind acceptance",
-                "|gold(accepted by others' rewards) - gold(sft)| < 0.03",
-                "none: negative control",
-                above=-0.03,
-                below=0.03,
-            ),
         ),
         partial(differences, curvature=0.35, arms=CURVED),
         seeds=24,
@@ -307,6 +300,19 @@ EXPERIMENTS = (
         ),
         partial(differences, curvature=0.0, arms=NULL),
         seeds=32,
+    ),
+    Experiment(
+        (
+            Claim(
+                "rso control blind acceptance",
+                "|gold(accepted by others' rewards) - gold(sft)| < 0.04",
+                "none: negative control",
+                above=-0.04,
+                below=0.04,
+            ),
+        ),
+        partial(differences, curvature=0.35, arms=BLIND),
+        seeds=40,
     ),
     Experiment(
         (
