@@ -1,6 +1,7 @@
 """Held-out prompts answered, scored and measured against the initial policy."""
 
-from alignment.config import Engine, Evaluate
+from alignment.config import Evaluate
+from alignment.execution import Engine
 from alignment.sampling import Independent
 from alignment.types import Artifact
 from tasks.decide import Evaluation

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from alignment.config import Engine
 from alignment.errors import UserError
+from alignment.execution import Engine
 from alignment.types import Record
 from infra.vllm_actor import GreedyTrace
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from alignment.config import Engine
+from alignment.execution import Engine
 from infra import ray_pool
 from infra.reward_models import RewardSource
 from infra.samplers import Samplers

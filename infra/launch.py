@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignment.config import Train, Trainer
+from alignment.config import Train
 from alignment.errors import UserError
+from alignment.execution import Trainer
 from alignment.packing import TrainingGroup, check_loss
 from alignment.types import Record
 from infra import ray_pool

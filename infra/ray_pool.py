@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignment.config import Engine
 from alignment.errors import UserError
+from alignment.execution import Engine
 
 if TYPE_CHECKING:
     from ray import ObjectRef

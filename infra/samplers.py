@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from alignment.config import Engine
+from alignment.execution import Engine
 from alignment.rendering import ChatTokenizer, completion_ids, load_tokenizer, render
 from alignment.sampling import Drawn, Request
 from alignment.types import Candidate, Failure, Group, Prompt

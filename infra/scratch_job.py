@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from alignment.config import Engine
+from alignment.execution import Engine
 from alignment.models import Scratch
 from alignment.types import Artifact, Group
 from alignment.worlds import World

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
-from alignment.config import Train, Trainer
+from alignment.config import Train
+from alignment.execution import Trainer
 from alignment.packing import TrainingGroup
 from alignment.types import Record
 

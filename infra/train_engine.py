@@ -6,7 +6,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from alignment.config import Train, Trainer
+from alignment.config import Train
+from alignment.execution import Trainer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from alignment.config import Engine
+from alignment.execution import Engine
 from alignment.types import Group, SequenceLogprobs
 from infra import ray_pool
 from infra.model_actor import Ids, ModelActor, Precision

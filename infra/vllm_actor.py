@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
-from alignment.config import Engine
+from alignment.execution import Engine
 from alignment.sampling import Decoding
 from infra.weights import Model, folder_of
 

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from alignment.config import Engine
 from alignment.errors import UserError
+from alignment.execution import Engine
 from alignment.types import Artifact, digest_of
 from infra.model_folder import read_config
 

@@ -2,11 +2,8 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache
 from itertools import groupby
-from pathlib import Path
 
-import jinja2
 from markupsafe import Markup
 from rich import box
 from rich.table import Table as RichTable
@@ -17,6 +14,7 @@ from alignment.testbed.claims import Result
 from tasks.claims import Finding
 from tasks.claims_plot import claim_plot
 from tasks.numbers import bounds, duration, number
+from tasks.pages import render
 
 METHODS = {
     "rso": "RSO: rejection sampling from the reward-tilted policy",
@@ -67,7 +65,7 @@ def claims_page(findings: Sequence[Finding]) -> str:
         for method, members in groupby(findings, key=lambda f: f.method)
     ]
     seconds = duration(sum(f.result.seconds for f in findings))
-    return _template().render(sections=sections, tally=tally(findings), seconds=seconds)
+    return render("claims.html.j2", {"number": number}, sections=sections, tally=tally(findings), seconds=seconds)
 
 
 def _drawn(finding: Finding, index: int) -> Markup:
@@ -75,16 +73,3 @@ def _drawn(finding: Finding, index: int) -> Markup:
     name = f"{finding.method}-{index}"
     label = f"{finding.claim.name}: {ours(finding.result)}, {finding.result.verdict}"
     return Markup(claim_plot(name, label, finding))
-
-
-@cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = number
-    return environment.get_template("claims.html.j2")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import Any
 
-from alignment.config import Engine
+from alignment.execution import Engine
 from alignment.sampling import Sampler, generations
 from alignment.types import Artifact, Dropped, Group, Prompt
 from infra import artifacts

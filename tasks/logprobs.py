@@ -1,6 +1,6 @@
 """Log-probabilities of stored completions under any policy, with the training stack."""
 
-from alignment.config import Engine
+from alignment.execution import Engine
 from alignment.types import Artifact, Group, SequenceLogprobs
 from infra import artifacts
 from infra.engines import open_training_stack

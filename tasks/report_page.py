@@ -1,11 +1,8 @@
 """The report: one HTML file that needs nothing else, and says first whether the policy got better."""
 
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
-import jinja2
 from markupsafe import Markup
 
 from alignment.report import ReportData, StepCost
@@ -13,9 +10,11 @@ from alignment.summary import RunSummary, change_of
 from tasks.figures import Figure, metric_figures, proxy_figures, spread_figures, training_figures
 from tasks.headline import headline, remarks
 from tasks.numbers import MEASURES, bounds, duration, measured, number, phase_name, round_name
+from tasks.pages import render
 from tasks.tables import Table, dropped_table, metrics_table, probes_table
 from tasks.toml_text import toml_text
 
+FILTERS = {"number": number, "duration": duration, "round_name": round_name, "phase_name": phase_name}
 OPEN_EXAMPLES = 5
 """Examples that are open at first; the others are one click away."""
 
@@ -23,7 +22,9 @@ OPEN_EXAMPLES = 5
 def render_report(report: ReportData) -> str:
     """The page, as HTML. The same data give the same bytes, and every text of the run is escaped."""
     summary = report.summary
-    return _template().render(
+    return render(
+        "report.html.j2",
+        FILTERS | {"drawn": _drawn},
         report=report,
         summary=summary,
         headline=headline(summary),
@@ -43,25 +44,6 @@ def render_report(report: ReportData) -> str:
         promoted_rounds={r.round for r in summary.promoted},
         open_examples=OPEN_EXAMPLES,
     )
-
-
-@cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": number,
-        "duration": duration,
-        "round_name": round_name,
-        "phase_name": phase_name,
-        "drawn": _drawn,
-    }
-    return environment.get_template("report.html.j2")
 
 
 def _drawn(figure: Figure) -> Markup:

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from alignment.config import Engine
+from alignment.execution import Engine
 from alignment.types import Artifact, Dropped, Group
 from infra import artifacts
 from infra.artifacts import Shard

@@ -5,7 +5,8 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
-from alignment.config import Engine, Train, Trainer
+from alignment.config import Train
+from alignment.execution import Engine, Trainer
 from alignment.packing import TrainingGroup, training_groups
 from alignment.types import Artifact, Group, PreferencePair, SequenceLogprobs, seed_of
 from infra import artifacts

@@ -31,6 +31,21 @@ class Claim(NamedTuple):
     testbed: tuple[float, float] | None = None
     """95% interval of the earlier measurement, where there is one."""
 
+    @classmethod
+    def positive(cls, name: str, inequality: str, paper: str, testbed: tuple[float, float] | None = None) -> "Claim":
+        return cls(name, inequality, paper, above=0, testbed=testbed)
+
+    @classmethod
+    def negative(cls, name: str, inequality: str, paper: str, testbed: tuple[float, float] | None = None) -> "Claim":
+        return cls(name, inequality, paper, below=0, testbed=testbed)
+
+    @classmethod
+    def within(
+        cls, bound: float, name: str, inequality: str, paper: str, testbed: tuple[float, float] | None = None
+    ) -> "Claim":
+        """No further from 0 than ``bound``."""
+        return cls(name, inequality, paper, -bound, bound, testbed)
+
 
 class Experiment(NamedTuple):
     """One simulation and all the claims that are read off it."""

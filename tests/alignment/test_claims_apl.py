@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from alignment.testbed.claims_apl import (
+from alignment.testbed.apl import (
     BUDGETS,
     RESPONSES,
     STRATEGIES,

@@ -4,7 +4,7 @@ import pytest
 from alignment.sampling import Reflective
 from alignment.sampling.growing import Refine
 from alignment.sampling.texts import Turns
-from alignment.testbed.claims_prs import (
+from alignment.testbed.prs import (
     TOKENS,
     WITH_PREFERENCE,
     Critic,

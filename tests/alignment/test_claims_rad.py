@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from alignment.testbed.claims_rad import (
+from alignment.testbed.rad import (
     BETA,
     FEATURES,
     Network,

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 
-from alignment.testbed.claims_rso import ACCEPTED, TRAIN, compare, draw_candidates, fit_reward, make_world
+from alignment.testbed.rso import ACCEPTED, TRAIN, compare, draw_candidates, fit_reward, make_world
 
 
 def test_the_reward_model_orders_responses_as_gold_does_and_is_not_gold():

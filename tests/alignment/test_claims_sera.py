@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from alignment.testbed.claims_sera import (
+from alignment.testbed.sera import (
     TRAIN,
     area_under_curve,
     begin,

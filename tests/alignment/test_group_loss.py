@@ -4,51 +4,25 @@ import pytest
 import torch
 from loss_batches import EVERY_LOSS
 from pydantic import ValidationError
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
+from unequal_groups import GROUPS, small_llama, training_group
 
 from alignment.config import RunConfig
 from alignment.errors import UserError
 from alignment.group_loss import pair_logprobs, step_slopes, summed_loss
 from alignment.logprobs import Row, row_confidences, row_logprobs
 from alignment.losses import AOT, KTO, RWR, SFT, PairLogprobs, preference_loss, spans_step
-from alignment.packing import TrainingGroup, check_loss
+from alignment.packing import check_loss
 
 NOT_STORED = {"ld_dpo", "mrpo"}
 TRAINABLE = [loss for loss in EVERY_LOSS if loss.type not in NOT_STORED]
-
-
-def group(name: str, completions, pairs, p=1.0) -> TrainingGroup:
-    """Completion k has the reference log-probability -10 - k, and a reward of -k."""
-    return TrainingGroup(
-        prompt_id=name,
-        prompt_ids=tuple(ord(letter) % 13 + 1 for letter in name),
-        completions=completions,
-        reference=tuple(-10.0 - k for k in range(len(completions))),
-        chosen=tuple(i for i, _ in pairs),
-        rejected=tuple(j for _, j in pairs),
-        p=(p,) * len(pairs),
-        weights=(1.0,) * len(pairs),
-        reward_margins=tuple(float(j - i) for i, j in pairs),
-    )
-
-
-GROUPS = [
-    group("three", ((1, 2, 3), (4, 5), (6,)), [(0, 1), (0, 2), (1, 2)]),
-    group("two", ((7, 8, 9, 1), (2,)), [(1, 0)]),
-    group("four", ((3, 3), (5, 1, 4), (2, 2, 2), (8,)), [(3, 0), (2, 1)]),
-]
 PASSES = (GROUPS[:1], GROUPS[1:])
 PAIRS = 6
 
 
 @pytest.fixture(scope="module")
 def model() -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=16, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        tie_word_embeddings=False, initializer_range=0.3,
-    )  # fmt: skip
-    return LlamaForCausalLM(config)
+    return small_llama()
 
 
 def gradient_of(model, losses) -> torch.Tensor:
@@ -145,7 +119,7 @@ def test_rwr_names_the_prompt_whose_pairs_have_no_rewards():
 
 def test_aot_names_the_prompt_whose_pairs_have_soft_labels():
     with pytest.raises(UserError, match="sorts the pairs of a step, and prompt soft has"):
-        check_loss(AOT(), [GROUPS[0], group("soft", ((1,), (2,)), [(0, 1)], p=0.8)])
+        check_loss(AOT(), [GROUPS[0], training_group("soft", ((1,), (2,)), [(0, 1)], p=0.8)])
 
 
 @pytest.mark.parametrize(("name", "reason"), [("ld_dpo", "of every token"), ("mrpo", "a second reference")])

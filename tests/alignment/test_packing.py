@@ -2,45 +2,21 @@
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
+from unequal_groups import GROUPS, small_llama, training_group
 
 from alignment.group_loss import pair_logprobs, summed_loss
 from alignment.logprobs import Row, completion_logprobs, row_logprobs
 from alignment.losses import DPO, PairLogprobs, preference_loss
-from alignment.packing import TrainingGroup, micro_batches, optimiser_steps, training_groups
+from alignment.packing import micro_batches, optimiser_steps, training_groups
 from alignment.types import Candidate, Group, Message, PreferencePair, Prompt, SequenceLogprobs
 
-
-def training_group(name: str, completions, pairs, weights=None) -> TrainingGroup:
-    """A group whose prompt is ``name`` and whose reference gives completion k the log-probability -10 - k."""
-    return TrainingGroup(
-        prompt_id=name,
-        prompt_ids=tuple(ord(letter) % 13 + 1 for letter in name),
-        completions=completions,
-        reference=tuple(-10.0 - k for k in range(len(completions))),
-        chosen=tuple(i for i, _ in pairs),
-        rejected=tuple(j for _, j in pairs),
-        p=(1.0,) * len(pairs),
-        weights=weights or (1.0,) * len(pairs),
-    )
-
-
-GROUPS = [
-    training_group("three", ((1, 2, 3), (4, 5), (6,)), [(0, 1), (0, 2), (1, 2)]),
-    training_group("two", ((7, 8, 9, 1), (2,)), [(1, 0)]),
-    training_group("four", ((3, 3), (5, 1, 4), (2, 2, 2), (8,)), [(3, 0), (2, 1)]),
-]
 LOSS = DPO(beta=0.5)
 
 
 @pytest.fixture(scope="module")
 def model() -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=16, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        tie_word_embeddings=False, initializer_range=0.3,
-    )  # fmt: skip
-    return LlamaForCausalLM(config)
+    return small_llama()
 
 
 def gradient(model, *losses) -> torch.Tensor:

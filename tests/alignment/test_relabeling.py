@@ -8,69 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from goal_rows import Unswapped, check_each_goal_prefers_its_own_answer, group_of, pair_of, relabelled, told, words
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from alignment.errors import UserError
-from alignment.goal_template import goal_template
-from alignment.relabeling import Relabelled, RewardConditioned
-from alignment.rendering import completion_ids, conversation, load_tokenizer, prompt_text, render
-from alignment.score_maps import AffineFit, QuantileFit, ScoreMap
+from alignment.relabeling import RewardConditioned
+from alignment.rendering import conversation
+from alignment.score_maps import ScoreMap
 from alignment.splits import split_held_out
-from alignment.types import Candidate, Goal, Group, Message, PreferencePair, Prompt
-
-MAP = ScoreMap()
-
-
-def group_of(question: str, rewards, goal: Goal | None = None) -> Group:
-    prompt = Prompt.of((Message(role="user", content=question),), goal=goal)
-    candidates = tuple(
-        Candidate(
-            index=i, text=f"{question} {i}", token_ids=(9, 10 + i, 2), finish_reason="stop", logprob=-1.0,
-            parent=0 if i else None,
-        )
-        for i in range(len(rewards))
-    )  # fmt: skip
-    return Group(prompt=prompt, prompt_ids=(1, 5), candidates=candidates, rewards={"reward": tuple(rewards)})
-
-
-def pair_of(group: Group, chosen: int, rejected: int) -> PreferencePair:
-    return PreferencePair(prompt_id=group.prompt.id, chosen=chosen, rejected=rejected, source="test")
-
-
-def words(prompt: Prompt) -> tuple[int, ...]:
-    """A chat template of one token a word."""
-    return tuple(range(1, 1 + sum(len(m.content.split()) for m in conversation(prompt))))
-
-
-def relabelled(groups, pairs, how=None, *, context=None, scale=MAP) -> Relabelled:
-    return (how or RewardConditioned())(groups, pairs, scale, words, reward="reward", context=context)
-
-
-def told(result: Relabelled) -> list[tuple[float, str, str]]:
-    """(goal, chosen text, rejected text) of every row."""
-    groups = {g.prompt.id: g for g in result.groups}
-    rows = []
-    for pair in result.pairs:
-        texts = [groups[pair.prompt_id].candidates[i].text for i in (pair.chosen, pair.rejected)]
-        assert pair.condition is not None
-        rows.append((float(re.findall(r"score of (\S+),", pair.condition)[0]), *texts))
-    return rows
-
-
-class Unswapped(RewardConditioned):
-    """What the authors' script for templates without a system role does: the low goal, and the labels as they were."""
-
-    def _rows(self, one):
-        same, low = super()._rows(one)
-        kept = {"chosen": low.pair.rejected, "rejected": low.pair.chosen}
-        return same, low._replace(pair=low.pair.model_copy(update=kept))
-
-
-def check_each_goal_prefers_its_own_answer(how: RewardConditioned) -> None:
-    group = group_of("q", (8.0, 3.5))
-    assert told(relabelled([group], [pair_of(group, 0, 1)], how)) == [(8.0, "q 0", "q 1"), (3.5, "q 1", "q 0")]
 
 
 @pytest.mark.parametrize("placement", ["system", "user"])
@@ -230,80 +176,6 @@ def test_where_the_goals_lie_is_told_beside_the_one_served():
 def test_what_cannot_be_meant_is_refused_when_it_is_read(fields, said):
     with pytest.raises(ValidationError, match=re.escape(said)):
         RewardConditioned.model_validate(fields)
-
-
-def test_an_affine_map_is_fitted_once_and_has_a_version():
-    """Mean 0 and sd 2, three sds to an end: -6 is 1, 0 is 5.5, 6 is 10, and 6.1 is nowhere."""
-    fitted = AffineFit().fit([-2.0, 2.0])
-    assert [fitted(r) for r in (-6.0, 0.0, 6.0)] == [1.0, 5.5, 10.0]
-    assert fitted(6.1) is None
-    assert fitted.version == AffineFit().fit([2.0, -2.0]).version != AffineFit(sds=2).fit([-2.0, 2.0]).version
-
-
-def test_a_quantile_map_spreads_goals_evenly_over_the_data():
-    """Quantiles 0, 0.5 and 1 of 0, 1 and 100 are those numbers: goals 1, 5.5 and 10."""
-    fitted = QuantileFit(knots=3).fit([0.0, 1.0, 100.0])
-    assert [fitted(r) for r in (0.0, 0.5, 1.0, 100.0)] == [1.0, 3.2, 5.5, 10.0]
-
-
-@pytest.mark.parametrize("fit", [AffineFit(), QuantileFit()])
-def test_rewards_without_spread_fit_no_map(fit):
-    with pytest.raises(UserError, match="are all 3"):
-        fit.fit([3.0, 3.0, 3.0])
-
-
-NO_SYSTEM = ("gemma",)
-TEMPLATES = ("gemma3", "llama3", "phi3", "qwen2_5", "qwen3_instruct_2507")
-
-
-@pytest.fixture
-def real_template(tiny_tokenizer: Path):
-    folder = pytest.importorskip("trl").__path__[0]
-
-    def load(name: str):
-        tokenizer = load_tokenizer(tiny_tokenizer)
-        tokenizer.chat_template = Path(folder, "chat_templates", f"{name}.jinja").read_text()
-        return tokenizer
-
-    return load
-
-
-WITH_SYSTEM = [(name, system) for name in TEMPLATES for system in (None, "Be brief.")]
-
-
-@pytest.mark.parametrize(("name", "system"), [*((name, None) for name in NO_SYSTEM), *WITH_SYSTEM])
-def test_every_template_says_the_goal_and_its_low_row_prefers_the_low_answer(real_template, name, system):
-    """Round trip through token ids: the goal's words are there, and an exported template says the very same."""
-    how = RewardConditioned(placement="user" if name in NO_SYSTEM else "system")
-    tokenizer, group = real_template(name), group_of("Write to Anna.", (8.0, 3.5))
-    if system:
-        prompt = Prompt.of((Message(role="system", content=system), *group.prompt.messages))
-        group = group.model_copy(update={"prompt": prompt})
-    result = how([group], [pair_of(group, 0, 1)], MAP, lambda p: render(tokenizer, p), reward="reward", context=None)
-    assert told(result) == [
-        (8, "Write to Anna. 0", "Write to Anna. 1"), (3.5, "Write to Anna. 1", "Write to Anna. 0")
-    ]  # fmt: skip
-    served = goal_template(str(tokenizer.chat_template), result.groups[0].prompt.goal or how.serving)
-    for made in result.groups:
-        assert made.prompt.goal is not None
-        assert made.prompt.goal.text in tokenizer.decode(list(made.prompt_ids))
-    tokenizer.chat_template = served
-    assert render(tokenizer, group.prompt) == result.groups[0].prompt_ids
-
-
-def test_a_template_without_system_role_refuses_a_goal_that_is_placed_there(real_template):
-    with pytest.raises(UserError, match="system"):
-        render(real_template("gemma"), group_of("q", (1.0,), goal=RewardConditioned().serving).prompt)
-
-
-def test_a_goal_changes_the_prompts_tokens_and_none_of_the_completions(tiny_tokenizer: Path):
-    tokenizer = load_tokenizer(tiny_tokenizer)
-    prompt = group_of("Write to Anna.", (1.0,)).prompt
-    at_goal = prompt.at_goal(RewardConditioned().goal(8))
-    assert render(tokenizer, at_goal) != render(tokenizer, prompt)
-    assert completion_ids(tokenizer, at_goal, "Dear Anna.") == completion_ids(tokenizer, prompt, "Dear Anna.")
-    assert prompt_text(at_goal) == prompt_text(prompt) == "Write to Anna."
-    assert at_goal.at_goal(None) == prompt
 
 
 def test_on_real_scores_the_rows_are_exact(shared_data: Path):

@@ -41,7 +41,8 @@ def test_bf16_training_begins_at_log_two_lowers_the_loss_and_exports_what_it_tra
     is 0 up to bf16's rounding; two epochs over the same pairs lower the loss; probe (e) holds or raises."""
     from transformers import AutoModelForCausalLM
 
-    from alignment.config import Engine, Train, Trainer
+    from alignment.config import Train
+    from alignment.execution import Engine, Trainer
     from alignment.logprobs import completion_logprobs
     from alignment.packing import TrainingGroup
     from infra.launch import run_training

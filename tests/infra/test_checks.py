@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from alignment.config import Engine
+from alignment.execution import Engine
 from infra.checks import ProbeFailed, check_scores, check_weights, probe_prompts
 from infra.vllm_actor import GreedyTrace
 

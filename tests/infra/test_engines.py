@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alignment.config import Engine
 from alignment.errors import UserError
+from alignment.execution import Engine
 from alignment.rendering import load_tokenizer
 from alignment.rewards import Implicit, Pairwise, ScalarHead
 from alignment.sampling import Decoding, Request

@@ -9,8 +9,9 @@ import pytest
 from safetensors.numpy import load_file
 from small_groups import small_groups
 
-from alignment.config import Engine, Train, Trainer
+from alignment.config import Train
 from alignment.errors import UserError
+from alignment.execution import Engine, Trainer
 from alignment.packing import TrainingGroup
 from infra.launch import TrainResult, run_training
 from infra.ray_pool import open_ray

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from alignment.config import Engine
+from alignment.execution import Engine
 from alignment.rendering import load_tokenizer, render
 from alignment.rewards import Verifier
 from alignment.sampling import Decoding, PreferenceConditioned, Refine, Reflective

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from alignment.config import Engine
 from alignment.errors import UserError
+from alignment.execution import Engine
 from infra import ray_pool
 from infra.replicas import Replicas, in_completion_order
 
@@ -118,7 +118,7 @@ def test_no_cluster_at_the_address_is_said_in_one_line():
 
 DRIVER = """
 import os, time, ray
-from alignment.config import Engine
+from alignment.execution import Engine
 from infra import ray_pool
 ray_pool.open_ray(Engine())
 @ray.remote

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from small_groups import small_groups
 
-from alignment.config import Train, Trainer
+from alignment.config import Train
+from alignment.execution import Trainer
 from alignment.packing import TrainingGroup
 from infra.ray_pool import worker_env
 from infra.train_data import StepMetrics, TrainJob, append_metrics, read_job, read_metrics, rewind_metrics, write_job

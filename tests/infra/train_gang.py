@@ -15,8 +15,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from alignment.config import Lora, Train, Trainer
+from alignment.config import Lora, Train
 from alignment.errors import UserError
+from alignment.execution import Trainer
 from alignment.logprobs import completion_logprobs
 from alignment.losses import DPO, KTO, RPO, Loss, PairLogprobs, preference_loss
 from alignment.packing import TrainingGroup, micro_batches

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from toy_language import TURNS, ToyPolicy, gold, toy_prompts
 
-from alignment.config import Engine
+from alignment.execution import Engine
 from alignment.rewards import Verifier
 from alignment.sampling import Drawn, Independent, Refine, Reflective, Request, Sampler
 from alignment.types import Artifact, Candidate, Group, Prompt
