@@ -1,4 +1,4 @@
-"""Small policies and reward models trained from scratch, in the calling process.
+"""Small models trained from scratch, in the calling process; here the policy, in ``scratch_reward`` the reward model.
 
 Plain torch with Muon on the matrices: at this size the bottleneck is learning to copy words from the request, which
 Muon learns several times faster than AdamW. The caller sets threads and the memory allocator.
@@ -13,7 +13,7 @@ import numpy as np
 from alignment.errors import UserError
 from alignment.models import Architecture, Scratch
 from alignment.types import Message
-from alignment.worlds import Demonstration, LabelledPair
+from alignment.worlds import Demonstration
 
 if TYPE_CHECKING:
     import torch
@@ -45,50 +45,19 @@ def train_policy(
     import torch
     from torch.nn import functional as F
 
-    rows = [_turns(tokenizer, d.messages) for d in demonstrations]
-    _check_fit([len(ids) for ids, _ in rows], source.architecture.context, "demonstration")
+    rows = [turns(tokenizer, d.messages) for d in demonstrations]
+    check_fit([len(ids) for ids, _ in rows], source.architecture.context, "demonstration")
     torch.manual_seed(source.seed)
-    model, pad = _llama(source.architecture, tokenizer), _token_id(tokenizer, "pad")
+    model, pad = _llama(source.architecture, tokenizer), token_id(tokenizer, "pad")
 
     def loss_of(batch: Sequence[int]) -> "Tensor":
-        ids_B_T = _padded([rows[i][0] for i in batch], pad)
-        learn_B_T = _padded([rows[i][1] for i in batch], 0)[:, 1:].bool()
+        ids_B_T = padded([rows[i][0] for i in batch], pad)
+        learn_B_T = padded([rows[i][1] for i in batch], 0)[:, 1:].bool()
         hidden = model.model(ids_B_T[:, :-1]).last_hidden_state[learn_B_T]
         return F.cross_entropy(model.lm_head(hidden).float(), ids_B_T[:, 1:][learn_B_T])
 
-    _fit(model, source, [len(ids) for ids, _ in rows], loss_of, progress)
-    _save(model, tokenizer, out)
-
-
-def train_reward_model(
-    pairs: Sequence[LabelledPair], policy: Path, source: Scratch, out: Path, *, progress: Progress
-) -> None:
-    """Train a sequence classifier with one output, started from the policy's weights, and save it to ``out``.
-
-    Loss: -log sigmoid(r(chosen) - r(rejected)), the Bradley-Terry likelihood, averaged over a batch's pairs; r is
-    read at the last token of prompt + completion + EOS. The architecture is the policy's; ``source.architecture``
-    must say the same. Raises UserError when it does not or when a text exceeds the context.
-    """
-    import torch
-    from torch.nn import functional as F
-    from transformers import LlamaForSequenceClassification, PreTrainedTokenizerFast
-
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(policy)
-    rows = [(_answered(tokenizer, p, p.chosen), _answered(tokenizer, p, p.rejected)) for p in pairs]
-    lengths = [max(len(chosen), len(rejected)) for chosen, rejected in rows]
-    _check_fit(lengths, source.architecture.context, "labelled pair")
-    torch.manual_seed(source.seed)
-    model = LlamaForSequenceClassification.from_pretrained(policy, num_labels=1, dtype=torch.float32)
-    _check_same_shape(source.architecture, model.config)
-    pad = _token_id(tokenizer, "pad")
-
-    def loss_of(batch: Sequence[int]) -> "Tensor":
-        both = [rows[i][0] for i in batch] + [rows[i][1] for i in batch]
-        chosen, rejected = model(_padded(both, pad)).logits.float().chunk(2)
-        return -F.logsigmoid(chosen - rejected).mean()
-
-    _fit(model, source, [2 * length for length in lengths], loss_of, progress)
-    _save(model, tokenizer, out)
+    fit(model, source, [len(ids) for ids, _ in rows], loss_of, progress)
+    save(model, tokenizer, out)
 
 
 def batches(lengths: Sequence[int], budget: int, rng: np.random.Generator) -> list[list[int]]:
@@ -123,7 +92,7 @@ def _plan(lengths: Sequence[int], source: Scratch) -> list[list[int]]:
     return planned
 
 
-def _fit(
+def fit(
     model: "torch.nn.Module",
     source: Scratch,
     lengths: Sequence[int],
@@ -193,18 +162,18 @@ def _llama(shape: Architecture, tokenizer: "PreTrainedTokenizerFast") -> "LlamaF
         intermediate_size=shape.feed_forward,
         max_position_embeddings=shape.context,
         tie_word_embeddings=False,
-        bos_token_id=_token_id(tokenizer, "bos"),
-        eos_token_id=_token_id(tokenizer, "eos"),
-        pad_token_id=_token_id(tokenizer, "pad"),
+        bos_token_id=token_id(tokenizer, "bos"),
+        eos_token_id=token_id(tokenizer, "eos"),
+        pad_token_id=token_id(tokenizer, "pad"),
     )
     return LlamaForCausalLM(config)
 
 
-def _token_id(tokenizer: "PreTrainedTokenizerFast", name: Literal["bos", "eos", "pad"]) -> int:
+def token_id(tokenizer: "PreTrainedTokenizerFast", name: Literal["bos", "eos", "pad"]) -> int:
     return cast(int, getattr(tokenizer, f"{name}_token_id"))
 
 
-def _turns(tokenizer: "PreTrainedTokenizerFast", messages: Sequence[Message]) -> tuple[list[int], list[int]]:
+def turns(tokenizer: "PreTrainedTokenizerFast", messages: Sequence[Message]) -> tuple[list[int], list[int]]:
     """Token ids of a conversation, and 1 where a token belongs to an assistant turn."""
     conversation = [m.model_dump() for m in messages]
     rendered = tokenizer.apply_chat_template(conversation, return_dict=True, return_assistant_tokens_mask=True)
@@ -212,15 +181,7 @@ def _turns(tokenizer: "PreTrainedTokenizerFast", messages: Sequence[Message]) ->
     return ids_and_mask["input_ids"], ids_and_mask["assistant_masks"]
 
 
-def _answered(tokenizer: "PreTrainedTokenizerFast", pair: LabelledPair, completion: str) -> list[int]:
-    """Token ids of a prompt, its preference joined to the last turn by a blank line, and one completion."""
-    *earlier, last = pair.prompt.messages
-    if pair.prompt.preference is not None:
-        last = last.model_copy(update={"content": f"{last.content}\n\n{pair.prompt.preference}"})
-    return _turns(tokenizer, [*earlier, last, Message(role="assistant", content=completion)])[0]
-
-
-def _padded(rows: Sequence[Sequence[int]], pad: int) -> "Tensor":
+def padded(rows: Sequence[Sequence[int]], pad: int) -> "Tensor":
     """(B, T) padded on the right, where a causal model's other positions never see it."""
     import torch
 
@@ -228,7 +189,7 @@ def _padded(rows: Sequence[Sequence[int]], pad: int) -> "Tensor":
     return torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows])
 
 
-def _check_fit(lengths: Sequence[int], context: int, what: str) -> None:
+def check_fit(lengths: Sequence[int], context: int, what: str) -> None:
     if not lengths:
         raise UserError(f"training from scratch: there is no {what}; raise examples")
     if (longest := max(lengths)) > context:
@@ -238,21 +199,6 @@ def _check_fit(lengths: Sequence[int], context: int, what: str) -> None:
         )
 
 
-def _check_same_shape(asked: Architecture, found: object) -> None:
-    names = {
-        "hidden": "hidden_size",
-        "layers": "num_hidden_layers",
-        "heads": "num_attention_heads",
-        "feed_forward": "intermediate_size",
-        "context": "max_position_embeddings",
-    }
-    for ours, theirs in names.items():
-        if (want := getattr(asked, ours)) != (have := getattr(found, theirs)):
-            raise UserError(
-                f"reward model: architecture.{ours} = {want}, but the policy it starts from has {have}; set both alike"
-            )
-
-
-def _save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast", out: Path) -> None:
+def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast", out: Path) -> None:
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)

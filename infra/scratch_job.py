@@ -74,7 +74,7 @@ def _reward_job(
     out: Path,
     advance: Advance,
 ) -> Artifact:
-    from infra.scratch import train_reward_model
+    from infra.scratch_reward import train_reward_model
     from infra.worlds import compared_pairs, open_world
 
     if labelled is None:

@@ -9,7 +9,8 @@ from alignment.errors import UserError
 from alignment.models import Architecture, Scratch
 from alignment.types import Message, Prompt
 from alignment.worlds import Demonstration, LabelledPair
-from infra.scratch import batches, train_policy, train_reward_model
+from infra.scratch import batches, train_policy
+from infra.scratch_reward import train_reward_model
 from infra.tokenizing import byte_level, word_level
 
 TINY = Architecture(hidden=32, layers=1, heads=2, feed_forward=64, context=32)
@@ -48,8 +49,8 @@ def policy(tokenizer, demonstrations, tmp_path_factory):
 @pytest.fixture(scope="module")
 def pairs():
     """Red is preferred to anything, the rest has no order."""
-    prompt = Prompt.of((said("user", "say"),), "please")
-    return [LabelledPair(prompt=prompt, chosen="red.", rejected=f"{COLOURS[1 + i % 3]}.") for i in range(60)]
+    prompts = [Prompt.of((said("user", f"say {colour}"),), "please") for colour in COLOURS]
+    return [LabelledPair(prompt=prompts[i % 4], chosen="red.", rejected=f"{COLOURS[1 + i % 3]}.") for i in range(60)]
 
 
 class TestPolicy:
@@ -109,6 +110,20 @@ class TestRewardModel:
         assert losses[-1] < 0.1
         assert (type(model).__name__, model.config.num_labels) == ("LlamaForSequenceClassification", 1)
         assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+    def test_completions_in_several_pairs_teach_what_the_pairs_teach_apart(self, policy, tmp_path, monkeypatch):
+        """Three pairs of three completions, next to each other and torn apart by pairs of another prompt."""
+        monkeypatch.setattr("infra.muon.has_bf16_units", lambda: False)
+        one, other = (Prompt.of((said("user", f"say {colour}"),)) for colour in COLOURS[:2])
+        order = [("red.", f"{COLOURS[1]}."), ("red.", f"{COLOURS[2]}."), (f"{COLOURS[1]}.", f"{COLOURS[2]}.")]
+        ones, others = ([LabelledPair(prompt=p, chosen=a, rejected=b) for a, b in order] for p in (one, other))
+        torn = [pair for both in zip(ones, others, strict=True) for pair in both]
+        one_batch = SOURCE.model_copy(update={"batch_tokens": 10_000, "epochs": 3.0})
+        losses = []
+        for pairs in ([*ones, *others], torn):
+            train_reward_model(pairs, policy, one_batch, tmp_path, progress=lambda s, n, loss: losses.append(loss))
+        assert losses[:3] == pytest.approx(losses[3:], abs=1e-4)
+        assert losses[2] < losses[0] - 0.01
 
     def test_a_reward_does_not_depend_on_padding(self, policy, pairs, tokenizer, tmp_path):
         import torch
