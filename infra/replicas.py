@@ -1,11 +1,9 @@
 """Actors of one kind, and work that streams through them."""
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from itertools import islice
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from alignment.errors import UserError
 from infra import ray_pool
@@ -13,8 +11,6 @@ from infra import ray_pool
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
-Task = TypeVar("Task")
-Answer = TypeVar("Answer")
 TRIES = 3
 """Processes that one call may bring down before it is given up."""
 
@@ -109,30 +105,3 @@ class Replicas:
         self._alive[self._alive.index(dead)] = actor
         self._ready(actor)
         return actor
-
-
-def in_completion_order(
-    work: Callable[[Task], Answer], shards: Iterable[tuple[int, Task]], *, width: int
-) -> Iterator[tuple[int, Answer]]:
-    """``(index, work(shard))`` as shards are done, ``width`` at a time and up to ``width`` more waiting.
-
-    Shards are drawn lazily, so a long run holds few of them. The first error ends it.
-    """
-    queue = iter(shards)
-    threads = ThreadPoolExecutor(width, thread_name_prefix="shard")
-    pending: dict[Future[Answer], int] = {}
-
-    def submit(count: int) -> None:
-        for index, shard in islice(queue, count):
-            pending[threads.submit(work, shard)] = index
-
-    try:
-        submit(2 * width)
-        while pending:
-            done, _ = wait(pending, return_when=FIRST_COMPLETED)
-            for future in sorted(done, key=lambda f: pending[f]):
-                index = pending.pop(future)
-                submit(1)  # before the caller takes its time with this answer
-                yield index, future.result()
-    finally:
-        threads.shutdown(wait=False, cancel_futures=True)

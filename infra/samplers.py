@@ -1,7 +1,7 @@
 """An opened policy: requests in, groups out, each weight load held to the training stack's numbers."""
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from alignment.execution import Engine
@@ -11,7 +11,7 @@ from alignment.types import Candidate, Failure, Group, Prompt
 from infra import checks, ray_pool
 from infra.model_actor import Precision
 from infra.model_folder import read_config
-from infra.replicas import Replicas, in_completion_order
+from infra.replicas import Replicas
 from infra.training_stack import TrainingStack
 from infra.vllm_actor import Ask, Draw, Loaded, VllmActor, vllm_env
 from infra.weights import Model, folder_of, shape_of
@@ -89,10 +89,6 @@ class Samplers:
     def _unanswered(self, prompt: Prompt, prompt_ids: Sequence[int]) -> Failure:
         reason = f"prompt of {len(prompt_ids)} tokens leaves too little room in the context of {self.context}"
         return Failure(prompt_id=prompt.id, reason=reason)
-
-    def sample_shards(self, shards: Iterable[tuple[int, Sequence[Request]]]) -> Iterator[tuple[int, list[Group]]]:
-        """Shards in the order they are done, over all replicas; sampling goes on while the caller uses one."""
-        return in_completion_order(self.groups, shards, width=self._engine.replicas)
 
     def pids(self) -> list[int]:
         return self._replicas.pids()

@@ -6,6 +6,7 @@ from typing import Any
 from prefect.context import FlowRunContext
 
 from alignment.config import RunConfig
+from alignment.errors import UserError
 from infra import artifacts
 from tasks.steps import planning, step_task
 
@@ -22,7 +23,14 @@ def named_for_schedule(config: RunConfig) -> RunConfig:
 
 @step_task("start")
 def start(config: RunConfig) -> None:
-    """Check the store, and claim the run's name for this configuration."""
+    """Check the store, and claim the run's name for this configuration.
+
+    Raises UserError for a ``memory://`` store, which the processes of a run would not share.
+    """
+    if config.store.startswith("memory://"):
+        raise UserError(
+            f"store {config.store}: this process alone would see it, and a run has many; give a folder or s3://bucket"
+        )
     artifacts.check_store(config.store)
     if planning.get() is None or config.run in artifacts.list_runs(config.store):
         artifacts.claim_run(config.store, config.run, identity(config))

@@ -118,6 +118,11 @@ def test_a_store_that_cannot_be_reached_is_named(tmp_path: Path, tiny_policy: Pa
     refused(run(tmp_path, "plan", str(path), "--store", str(tmp_path / "file")), str(tmp_path / "file"))
 
 
+def test_a_store_in_the_memory_of_one_process_is_refused(tmp_path: Path, tiny_policy: Path):
+    path = recipe(tmp_path, tiny_policy, lines(PROMPTS))
+    refused(run(tmp_path, "run", str(path), "--store", "memory://runs"), "memory://runs", "a run has many")
+
+
 def test_a_run_name_with_another_configuration_names_the_fields_that_differ(tmp_path: Path, tiny_policy: Path):
     from infra import artifacts
     from tasks.recipe import load_config

@@ -71,11 +71,9 @@ def sampled(policies: dict[str, Path]) -> list[Group]:
 
 def test_sharding_and_order_change_no_token(policies, sampled):
     asked = requests(8)
-    shards = [(0, asked[5:]), (1, asked[2:5]), (2, asked[:2][::-1])]
     with open_samplers(ENGINE, policies["one"]) as samplers:
-        answered = dict(samplers.sample_shards(shards))
-    assert sorted(answered) == [0, 1, 2]
-    assert tokens([g for groups in answered.values() for g in groups]) == tokens(sampled)
+        answered = [samplers.groups(shard) for shard in (asked[5:], asked[2:5], asked[:2][::-1])]
+    assert tokens([g for groups in answered for g in groups]) == tokens(sampled)
 
 
 def test_fewer_completions_are_the_first_of_more(policies, sampled):
@@ -121,10 +119,9 @@ def test_a_killed_sampler_is_replaced_and_its_shard_done_again(policies, sampled
     """kill -9 while the shard is under way. The replacement is a fresh process, and gives the same tokens."""
     with open_samplers(ENGINE, policies["one"]) as samplers:
         [pid] = samplers.pids()
-        shards = samplers.sample_shards([(0, requests(8))])
         killer = threading.Thread(target=lambda: (time.sleep(0.05), os.kill(pid, signal.SIGKILL)))
         killer.start()
-        [(_, groups)] = shards
+        groups = samplers.groups(requests(8))
         killer.join()
         assert samplers.pids() != [pid]
         assert [load.how for load in samplers.loads] == ["reloaded", "fresh"]
