@@ -68,13 +68,15 @@ class RewardConditioned(Strategy):
         "the highest. Do not speak of the score."
     )
     """Says the goal, in words of our own. ``{goal}`` is the number, whole ones without decimals."""
+    words: tuple[str, ...] | None = Field(default=None, exclude_if=lambda words: words is None)
+    """What the whole goals are called, the lowest first, for a policy whose vocabulary has no numbers. None writes them
+    as numbers, and is left out of a recipe's identity, so that pairs made before there were words are still found."""
     serve: float = HIGHEST
     """The goal that the trained policy is asked for wherever it is sampled, evaluated or exported."""
 
     @model_validator(mode="after")
     def _on_the_map(self) -> Self:
-        goals = self.scale.goals if isinstance(self.scale, ScoreMap) else (LOWEST, HIGHEST)
-        low, high = goals[0], goals[-1]
+        low, high = self.ends
         if not low <= self.serve <= high:
             raise ValueError(
                 f"relabel.serve = {self.serve:g} is outside the score map's goals {low:g} to {high:g}: no pair can be "
@@ -84,9 +86,28 @@ class RewardConditioned(Strategy):
             raise ValueError(f"relabel.text = {self.text!r} must say {{goal}} once, among words")
         return self
 
+    @model_validator(mode="after")
+    def _a_word_for_each(self) -> Self:
+        if self.words is None:
+            return self
+        wanted, distinct = int(self.ends[1] - self.ends[0]) + 1, len(set(self.words))
+        if self.scale.decimals != 0 or not len(self.words) == distinct == wanted:
+            raise ValueError(
+                f"relabel.words has {distinct} names, and the score map {wanted} whole goals with "
+                f"{self.scale.decimals} decimals: name each goal once, and set relabel.scale.decimals = 0"
+            )
+        return self
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The lowest and the highest goal of the score map."""
+        goals = self.scale.goals if isinstance(self.scale, ScoreMap) else (LOWEST, HIGHEST)
+        return goals[0], goals[-1]
+
     def goal(self, score: float) -> Goal:
         """What the policy is told for a score."""
-        return Goal(text=self.text.replace("{goal}", f"{score:g}"), placement=self.placement)
+        said = f"{score:g}" if self.words is None else self.words[round(score - self.ends[0])]
+        return Goal(text=self.text.replace("{goal}", said), placement=self.placement)
 
     @property
     def serving(self) -> Goal:

@@ -1,4 +1,4 @@
-"""Measuring claims: every seed of every experiment, on all the cores this process may use."""
+"""Claims that were asked for, and those on arrays measured: every seed, on all the cores this process may use."""
 
 import json
 import multiprocessing
@@ -11,7 +11,10 @@ from typing import NamedTuple
 
 from alignment.errors import UserError
 from alignment.testbed.claims import Claim, Experiment, Result, judge, matching
+from alignment.testbed.claims_sandbox import READINGS, matching_readings
+from alignment.testbed.outcomes import Outcomes, Reading, read_off
 from alignment.testbed.quick import EXPERIMENTS
+from tasks import console
 from tasks.text_files import write_text
 
 
@@ -23,14 +26,34 @@ class Finding(NamedTuple):
     def method(self) -> str:
         return self.claim.name.split()[0]
 
+    @property
+    def in_sandbox(self) -> bool:
+        return self.claim.name.split()[1:2] == ["sandbox"]
 
-def quick_claims(only: str | None) -> list[Experiment]:
-    """The experiments on arrays, those with a claim named like ``only`` where it is given."""
-    found = matching(EXPERIMENTS, only)
-    if not found:
-        names = ", ".join(c.name for e in EXPERIMENTS for c in e.claims)
-        raise UserError(f"claims: --only {only!r} is part of no claim's name; there are {names}")
-    return found
+
+class Asked(NamedTuple):
+    """What is to be measured."""
+
+    experiments: list[Experiment]
+    """On arrays."""
+    readings: list[Reading]
+    """In the sandbox."""
+
+
+def asked_for(only: str | None, *, quick: bool) -> Asked:
+    """The claims whose name contains ``only``, all where it is None; ``quick`` leaves the sandbox out.
+
+    UserError where no claim is named so.
+    """
+    asked = Asked(matching(EXPERIMENTS, only), [] if quick else matching_readings(only))
+    if not asked.experiments and not asked.readings:
+        names = [c.name for e in EXPERIMENTS for c in e.claims] + [r.claim.name for r in READINGS if not quick]
+        raise UserError(f"claims: --only {only!r} is part of no claim's name; there are {', '.join(names)}")
+    return asked
+
+
+def sandbox_findings(readings: Sequence[Reading], outcomes: Outcomes) -> list[Finding]:
+    return [Finding(claim, result) for claim, result in read_off(readings, outcomes)]
 
 
 def measure(experiments: Sequence[Experiment]) -> Iterator[list[Finding]]:
@@ -47,6 +70,17 @@ def measure(experiments: Sequence[Experiment]) -> Iterator[list[Finding]]:
                 yield [Finding(claim, result) for claim, result in zip(experiment.claims, results, strict=True)]
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def measured(experiments: Sequence[Experiment]) -> list[Finding]:
+    """All findings of ``measure``, with a progress bar."""
+    findings: list[Finding] = []
+    if experiments:
+        with console.progress("claims", sum(len(e.claims) for e in experiments)) as advance:
+            for found in measure(experiments):
+                findings += found
+                advance(len(findings), found[-1].claim.name)
+    return findings
 
 
 def _timed(measure: Callable[[int], Mapping[str, float]], seed: int) -> tuple[Mapping[str, float], float]:

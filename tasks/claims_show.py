@@ -11,7 +11,9 @@ from rich.text import Text
 
 from alignment.summary import Interval
 from alignment.testbed.claims import Result
+from alignment.testbed.outcomes import Outcomes
 from tasks.claims import Finding
+from tasks.claims_grid import arms_table, grid
 from tasks.claims_plot import claim_plot
 from tasks.numbers import bounds, duration, number
 from tasks.pages import render
@@ -40,10 +42,16 @@ def claims_text(findings: Sequence[Finding]) -> RichTable:
     return shown
 
 
+def in_order(findings: Sequence[Finding]) -> list[Finding]:
+    """By method, as they were within each."""
+    methods = list(METHODS)
+    return sorted(findings, key=lambda f: methods.index(f.method))
+
+
 def ours(result: Result) -> str:
     """Mean and interval, with digits enough to tell the ends apart."""
     if result.ours is None or result.low is None or result.high is None:
-        return "not measured in every seed"
+        return "not measured"
     digits = 3 if abs(result.high - result.low) < 0.2 else 2
     interval = Interval(mean=result.ours, low=result.low, high=result.high)
     return f"{number(result.ours, digits)} {bounds(interval, digits)}"
@@ -58,14 +66,23 @@ def tally(findings: Sequence[Finding]) -> str:
     )
 
 
-def claims_page(findings: Sequence[Finding]) -> str:
-    """The page, as HTML. The same findings give the same bytes."""
+def claims_page(findings: Sequence[Finding], outcomes: Outcomes | None = None) -> str:
+    """The page, as HTML; ``outcomes`` are the sandbox's cells, if some were run. The same findings give the same
+    bytes. Findings of one method stand together."""
     sections = [
         (METHODS.get(method, method), method, [(f, ours(f.result), _drawn(f, i)) for i, f in enumerate(members)])
         for method, members in groupby(findings, key=lambda f: f.method)
     ]
-    seconds = duration(sum(f.result.seconds for f in findings))
-    return render("claims.html.j2", {"number": number}, sections=sections, tally=tally(findings), seconds=seconds)
+    return render(
+        "claims.html.j2",
+        {"number": number},
+        sections=sections,
+        tally=tally(findings),
+        seconds=duration(sum(f.result.seconds for f in findings)),
+        on_arrays=not all(f.in_sandbox for f in findings),
+        grid=grid(outcomes or {}),
+        arms=arms_table(outcomes or {}),
+    )
 
 
 def _drawn(finding: Finding, index: int) -> Markup:

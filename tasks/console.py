@@ -52,6 +52,10 @@ def verdict(folder: str, manifest: RoundManifest) -> None:
     out.print(f"{folder:<10} [{style}]{manifest.verdict}[/{style}]: {' '.join(manifest.reasons)}")
 
 
+def cell(number: int, total: int, run: str) -> None:
+    out.print(f"[bold]{run}[/bold], {number} of {total}", soft_wrap=True)
+
+
 class Advance(Protocol):
     """Moves a bar: how much is done so far, and a short note such as the loss."""
 

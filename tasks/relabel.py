@@ -8,7 +8,7 @@ from alignment.errors import UserError
 from alignment.relabeling import Relabel, Relabelled
 from alignment.rendering import load_tokenizer, render
 from alignment.score_maps import ScoreMap
-from alignment.types import Artifact, Group, PreferencePair, Prompt
+from alignment.types import Artifact, Group, Message, PreferencePair, Prompt
 from infra import artifacts
 from infra.model_folder import context_length
 from tasks.batches import Batch
@@ -36,11 +36,13 @@ def relabel(batch: Batch, how: Relabel, policy: Artifact, anchor: Artifact, *, a
 
     with making(at, "relabel") as watch:
         scale, folder = _score_map(how, anchor), artifacts.fetch_tree(policy)
+        ids_of = _rendering(folder, how)
+        _require_told_apart(how, ids_of)
         relabelled = how(
             list(artifacts.read_rows(batch.groups, Group)),
             list(artifacts.read_rows(batch.pairs, PreferencePair)),
             scale,
-            _rendering(folder, how),
+            ids_of,
             reward="reward",
             context=context_length(folder),
         )
@@ -149,6 +151,18 @@ def _rendering(folder: Path, how: Relabel) -> Callable[[Prompt], Ids]:
             raise UserError(f"{error}; a goal needs no system's turn with relabel.placement = 'user'") from error
 
     return ids_of
+
+
+def _require_told_apart(how: Relabel, ids_of: Callable[[Prompt], Ids]) -> None:
+    """Goals that a closed vocabulary cannot say are one token to the policy: it would train on two opposite labels."""
+    lowest, highest = how.ends
+    goals = [how.goal(lowest + k) for k in range(int(highest - lowest) + 1)]
+    asked = Prompt.of((Message(role="user", content="?"),))
+    if len({ids_of(asked.at_goal(goal)) for goal in goals}) < len(goals):
+        raise UserError(
+            f"relabel.text: the policy's tokenizer gives goals from {goals[0].text!r} to {goals[-1].text!r} the same "
+            "tokens, so it could not tell them apart; say them in words that its vocabulary has, with relabel.words"
+        )
 
 
 def _require_pairs(relabelled: Relabelled, at: Place) -> None:

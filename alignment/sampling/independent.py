@@ -75,4 +75,4 @@ def drawn_at_once(candidates: Sequence[Candidate]) -> Drawn:
 
 
 def _without_preference(prompt: Prompt) -> Prompt:
-    return Prompt.of(prompt.messages, None, prompt.metadata)
+    return Prompt.of(prompt.messages, None, prompt.metadata, prompt.goal)

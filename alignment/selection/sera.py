@@ -68,10 +68,10 @@ class SeRA(Strategy):
         self, groups: Iterable[Group], rng: np.random.Generator, *, reward: str, evidence: Evidence = NO_EVIDENCE
     ) -> Selection:
         """Kept and added pairs. They depend on the whole round, and not on its order."""
-        rows, seed = list(groups), int(rng.integers(2**63))
-        base = evidence.labelled
-        if base is None:
+        rows, base = list(groups), evidence.labelled
+        if base is None:  # drawn before anything else, so that a first round's pairs are those of best_worst
             base = BestWorst()(rows, rng, reward=reward).pairs
+        seed = int(rng.integers(2**63))
         current = evidence.implicit_of("current", self.implicit)
         reviewed = review(rows, base, current)
         degenerate = self._degenerate(rows, evidence)

@@ -6,9 +6,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from alignment.metrics import Floats, Interval, paired_bootstrap
 from alignment.types import Record
 
 Verdict = Literal["holds", "does not hold", "not resolved"]
+
+RESAMPLES = 2000
+"""Of the prompts, for an interval over prompts."""
 
 T_975 = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131),
@@ -63,16 +67,17 @@ class Result(Record):
     inequality: str
     paper: str
     ours: float | None
-    """Mean over seeds; None if some seed could not be measured, which also leaves the claim unresolved."""
+    """Mean over seeds, or over prompts; None if some seed could not be measured, which also leaves the claim
+    unresolved."""
     low: float | None
     high: float | None
-    """Ends of its 95% interval over seeds, Student's t, one claim at a time."""
+    """Ends of its 95% interval, one claim at a time: over seeds Student's t, over prompts the bootstrap."""
     verdict: Verdict
     seconds: float
-    """Its share of the experiment's seconds, summed over seeds."""
+    """Its share of the experiment's seconds, summed over seeds, or of its runs' seconds."""
 
 
-def interval(values: Sequence[float]) -> tuple[float, float, float]:
+def interval(values: Sequence[float]) -> Interval:
     """(mean, low, high) of 2 to 46 independent values: mean ± t(n - 1) sd / sqrt(n), with 95% confidence."""
     if not 2 <= len(values) <= len(T_975) + 1:
         raise ValueError(f"an interval needs 2 to {len(T_975) + 1} values, not {len(values)}")
@@ -100,9 +105,23 @@ def matching(experiments: Iterable[Experiment], wanted: str | None) -> list[Expe
     return [e for e in cut if e.claims]
 
 
+def judge_prompts(claim: Claim, values_P: Floats, seconds: float) -> Result:
+    """The result of a claim that has one value per prompt, (P,), each paired already.
+
+    Fewer than two prompts leave it unresolved. The interval is over prompts: it does not hold what another training
+    seed would have changed.
+    """
+    if len(values_P) < 2:
+        return _told(claim, None, seconds)
+    return _told(claim, paired_bootstrap(values_P, np.random.default_rng(0), RESAMPLES), seconds)
+
+
 def _result(claim: Claim, values: Sequence[float], seconds: float) -> Result:
-    known = bool(np.isfinite(values).all())
-    mean, low, high = interval(values) if known else (None, None, None)
+    return _told(claim, interval(values) if np.isfinite(values).all() else None, seconds)
+
+
+def _told(claim: Claim, measured: Interval | None, seconds: float) -> Result:
+    mean, low, high = measured or (None, None, None)
     return Result(
         name=claim.name,
         inequality=claim.inequality,

@@ -5,7 +5,7 @@ from toy_language import HOW, TURNS, ToyPolicy, ToyScore, drawn, saying, toy_pro
 from alignment.rendering import conversation
 from alignment.sampling import Drawn, Independent, Refine, Reflective, generations
 from alignment.sampling.growing import NO_BEST, NO_DRAFT_FITS, NO_FEEDBACK_ASKED, NO_FEEDBACK_FITS, NO_FEEDBACK_GIVEN
-from alignment.types import Candidate, Group
+from alignment.types import Candidate, Goal, Group
 
 
 class TestWhatIsStored:
@@ -39,6 +39,14 @@ class TestWhatIsStored:
         assert {c.logprob for d in drawn(Independent(n=4, withhold_preference=True), plain) for c in d.candidates} == {
             -24.0
         }
+
+    def test_a_goal_is_seen_where_the_preference_is_withheld(self):
+        """Without its goal, what a conditioned policy answers is undefined."""
+        policy, goal = ToyPolicy(), Goal(text="Score 7.", placement="user")
+        (prompt,) = toy_prompts(1)
+        drawn(Independent(n=1, withhold_preference=True), [prompt.at_goal(goal)], policy)
+        assert [r.prompt.goal for r in policy.asked] == [goal]
+        assert [r.prompt.preference for r in policy.asked] == [None]
 
     def test_no_training_prompt_holds_a_draft_or_feedback(self):
         """Acceptance test 5: what is stored beside each completion is the prompt as it was given, word for word."""

@@ -198,3 +198,28 @@ def test_on_real_scores_the_rows_are_exact(shared_data: Path):
         for (goal, chosen, _), (low, swapped, _) in zip(told(result)[::2], told(result)[1::2], strict=True):
             assert goal - low >= min_gap - 1e-9
             assert chosen != swapped
+
+
+NUMERALS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+def test_goals_are_said_in_words_where_there_are_some():
+    """7.4 on a map without decimals is the goal 7, and so the seventh word; without words numbers are written."""
+    spelled = RewardConditioned(scale=ScoreMap(decimals=0), words=NUMERALS, text="Make it {goal}.")
+    group = group_of("q", (7.4, 2.6))
+    result = relabelled([group], [pair_of(group, 0, 1)], spelled, scale=ScoreMap(decimals=0))
+    assert [pair.condition for pair in result.pairs] == ["Make it seven.", "Make it three."]
+    assert spelled.serving.text == "Make it ten."
+    assert RewardConditioned(text="Make it {goal}.").serving.text == "Make it 10."
+
+
+@pytest.mark.parametrize(
+    ("words", "decimals"), [(NUMERALS[:9], 0), ((*NUMERALS[:9], "one"), 0), ((*NUMERALS, "ten"), 0), (NUMERALS, 1)]
+)
+def test_every_whole_goal_has_one_word(words, decimals):
+    with pytest.raises(ValidationError, match=r"relabel\.words has"):
+        RewardConditioned(scale=ScoreMap(decimals=decimals), words=words)
+
+
+def test_without_words_a_recipe_has_the_identity_it_had():
+    assert "words" not in RewardConditioned().model_dump()

@@ -11,9 +11,11 @@ from alignment.packing import training_groups
 from alignment.relabeling import RewardConditioned
 from alignment.rendering import load_tokenizer
 from alignment.score_maps import AffineFit, ScoreMap
+from alignment.testbed.sandbox import vocabulary
 from alignment.types import Artifact, Candidate, Group, Message, PreferencePair, Prompt, SequenceLogprobs
 from infra import artifacts
 from infra.model_folder import write_goal_template
+from infra.tokenizing import word_level
 from tasks.batches import Batch
 from tasks.inputs import Inputs
 from tasks.recipe import parse_config
@@ -142,3 +144,22 @@ def test_an_exported_template_says_the_goal_wherever_it_is_kept(beside, tiny_pol
         [{"role": "user", "content": "Ask"}], add_generation_prompt=True, tokenize=False
     )
     assert said == "<bos><|system|>Score 10.<|user|>Ask<|assistant|>"
+
+
+def test_goals_that_the_tokenizer_cannot_tell_apart_are_refused(at: Place, tmp_path: Path):
+    """The sandbox's vocabulary has words for 2 to 8 and no digit: every number would be the unknown token."""
+    tokenizer = word_level(vocabulary(), 64)
+    tokenizer.save_pretrained(tmp_path / "p")
+    (tmp_path / "p" / "config.json").write_text('{"max_position_embeddings": 64}')
+    batch = batch_of(at, [(3.0, 8.0)])
+    folder = artifacts.commit_tree(at.store, "policy", artifacts.recipe_of("policy", name="w"), tmp_path / "p")
+    said = RewardConditioned(text="Make it {goal}.", placement="user")
+    with pytest.raises(UserError, match=r"goals from 'Make it 1.' to 'Make it 10.' the same tokens.*relabel.words"):
+        relabel_plainly(batch, said, folder, batch.groups, at=at)
+    words = ("not two", "two", "three", "four", "five", "six", "seven", "eight", "better", "Best")
+    told = RewardConditioned(**(said.model_dump() | {"scale": ScoreMap(decimals=0), "words": words}))
+    made = relabel_plainly(batch, told, folder, batch.groups, at=at)
+    assert [p.condition for p in artifacts.read_rows(made.pairs, PreferencePair)] == [
+        "Make it eight.",
+        "Make it three.",
+    ]

@@ -9,7 +9,7 @@ from made_groups import couples, evidence, group, pair, real_answers, select
 from pydantic import ValidationError
 
 from alignment.errors import UserError
-from alignment.selection import ReferenceGuided, SeRA, needed_policies, reviews_pairs
+from alignment.selection import BestWorst, ReferenceGuided, SeRA, needed_policies, reviews_pairs
 from alignment.selection.margins import draw_of, kept_band, length_slope
 
 SPREAD = np.array([5.0, -1.0, 3.0, 0.0, 2.0, 4.0, 1.0, -2.0, 6.0, 7.0])
@@ -235,3 +235,11 @@ def test_counts_on_real_answers_are_exact(shared_data):
     margin = {p: float((current - initial)[place[p.prompt_id]][[p.chosen, p.rejected]] @ [1, -1]) for p in labelled}
     assert min(margin[p] for p in kept) > max(margin[p] for p in labelled if p not in set(kept))
     assert len(draw_of(0, labelled)) == len(labelled)
+
+
+def test_without_labels_a_first_round_has_the_pairs_of_best_worst():
+    """Also where equal rewards are ordered by a draw: of four best and four worst candidates, the same two."""
+    groups = [group([1.0] * 4 + [0.0] * 4, name=str(i)) for i in range(20)]
+    same = [[-1.0] * 8] * 20
+    known = evidence(groups, {"current": same, "initial": same})
+    assert select(SeRA(), *groups, evidence=known).pairs == select(BestWorst(), *groups).pairs
