@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from alignment.execution import Engine, Trainer
 from alignment.gate import Gate, PreferenceAccuracy, WinRate
-from alignment.labeling import ByReward, Labeler
+from alignment.labeling import ByGold, ByReward, Labeler
 from alignment.losses import DPO, LDDPO, MRPO, Loss
 from alignment.merging import Merge
 from alignment.models import ModelSource, Scratch
@@ -115,7 +115,8 @@ class RunConfig(Strategy):
     labels: Labels | None = None
     """None: the world's own writer answers both sides of a labelled pair."""
     gold: RewardModel | None = None
-    """Never trained on: the measure of over-optimisation. The gate sees it only where ``max_hacking_slope`` is set."""
+    """Never trained on, unless ``label.type`` is ``gold``: the measure of over-optimisation. The gate sees it only
+    where ``max_hacking_slope`` is set."""
     select: Selector = BestWorst()
     label: Labeler = ByReward()
     """Who decides which completion of a pair is the better one."""
@@ -177,6 +178,8 @@ class RunConfig(Strategy):
             )
         if self.labels is not None and not isinstance(self.world, Sandbox):
             yield "labels is set, but only the sandbox can label what a policy writes: set world.type = 'sandbox'"
+        if isinstance(self.label, ByGold) and self.gold is None:
+            yield "label.type = 'gold' but there is no gold reward: set gold, or label.type = 'by_reward'"
         yield from self._loss_problems()
         if isinstance(self.gate, PreferenceAccuracy) and self.pairs is None:
             yield "gate.type = 'preference_accuracy' needs held-out pairs: set pairs, or use gate.type = 'win_rate'"

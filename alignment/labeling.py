@@ -1,14 +1,16 @@
 """Labelers: who decides which completion of a selected pair is the better one."""
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Annotated, Literal, NamedTuple, Self, assert_never
 
+import numpy as np
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from alignment.ensembles import by_disagreement, member_margins
 from alignment.errors import UserError
-from alignment.types import Group, PreferencePair, Strategy
+from alignment.types import Group, PreferencePair, Strategy, seed_of
 
 Verdict = Literal["A", "B", "tie"]
 """What a judge said of two answers as they were shown."""
@@ -74,7 +76,49 @@ class LanguageJudge(Strategy):
         return re.sub(r"\{(?:prompt|a|b)\}", lambda blank: shown[blank[0]], self.template)
 
 
-Labeler = Annotated[ByReward | LanguageJudge, Field(discriminator="type")]
+class ByGold(Strategy):
+    """The run's ``gold`` reward decides, as an oracle would: for worlds whose gold reward is known.
+
+    Training then sees gold, so gold no longer measures what training could not see. With ``noise`` it errs as a
+    Bradley-Terry labeller does: P(a preferred to b) = sigmoid((gold a - gold b) / noise). How many labels are asked
+    for is the selector's choice, such as ``select.labels`` of ``apl``.
+    """
+
+    type: Literal["gold"] = "gold"
+    noise: NonNegativeFloat = 0.0
+    """Temperature, in units of gold; 0 never errs."""
+
+    def __call__(self, pair: PreferencePair, group: Group, *, seed: tuple[int | str, ...]) -> PreferencePair | str:
+        """The pair in gold's order; where there is none, the reason: a score that is missing, or equal scores, noise or
+        not, since a coin's label teaches nothing.
+
+        The draw depends on ``seed``, the prompt and the two texts: one question has one answer, whoever asks it.
+        """
+        gold_G = group.rewards["gold"]
+        first, second = sorted((pair.chosen, pair.rejected), key=lambda i: group.candidates[i].text)
+        ours, theirs = gold_G[first], gold_G[second]
+        if ours is None or theirs is None:
+            return f"gold: {_reason(group, first if ours is None else second)}"
+        if ours == theirs:
+            return "gold ties"
+        texts = (group.candidates[i].text for i in (first, second))
+        prefers_first = self._draws_first(ours - theirs, seed_of(*seed, "gold label", pair.prompt_id, *texts))
+        return in_order(pair, turned=prefers_first != (first == pair.chosen), by="gold")
+
+    def _draws_first(self, gap: float, seed: int) -> bool:
+        """Whether the first of two completions is preferred, whose gold exceeds the other's by ``gap``."""
+        if self.noise == 0:
+            return gap > 0
+        likely = (1 + math.tanh(gap / (2 * self.noise))) / 2  # sigmoid, without overflow
+        return bool(np.random.default_rng(seed).random() < likely)
+
+
+def _reason(group: Group, candidate: int) -> str:
+    """Why a candidate has no gold score."""
+    return next((f.reason for f in group.failures if f.model == "gold" and f.candidate == candidate), "no score")
+
+
+Labeler = Annotated[ByReward | LanguageJudge | ByGold, Field(discriminator="type")]
 
 
 def verdict_in(answer: str) -> Verdict | JudgeFailure:
@@ -92,19 +136,21 @@ def verdict_in(answer: str) -> Verdict | JudgeFailure:
 
 
 def labelled(pair: PreferencePair, forward: Verdict, backward: Verdict) -> PreferencePair | None:
-    """The pair in the judge's order; None for a tie. ``forward`` showed chosen as A, ``backward`` as B.
-
-    The margin is left out where the order turned: it is the reward's, and says the contrary.
-    """
-    source = f"{pair.source}+judge"
+    """The pair in the judge's order; None for a tie. ``forward`` showed chosen as A, ``backward`` as B."""
     match forward, backward:
         case "A", "B":
-            return pair.model_copy(update={"source": source, "p": 1.0})
+            return in_order(pair, turned=False, by="judge")
         case "B", "A":
-            turned = {"chosen": pair.rejected, "rejected": pair.chosen, "margin": None}
-            return pair.model_copy(update={"source": source, "p": 1.0, **turned})
+            return in_order(pair, turned=True, by="judge")
         case _:
             return None
+
+
+def in_order(pair: PreferencePair, *, turned: bool, by: str) -> PreferencePair:
+    """The pair as a labeler orders it. The margin is left out where the order turned: it is the reward's, and says the
+    contrary."""
+    other = {"chosen": pair.rejected, "rejected": pair.chosen, "margin": None} if turned else {}
+    return pair.model_copy(update={"source": f"{pair.source}+{by}", "p": 1.0, **other})
 
 
 def budgeted(judge: LanguageJudge, groups: Sequence[Group], pairs: Sequence[PreferencePair]) -> list[PreferencePair]:

@@ -129,6 +129,12 @@ def change_of(summary: RunSummary, name: str) -> Change | None:
     return Change(before=before, after=after, round=last.round) if before and after else None
 
 
+def gold_labelled(summary: RunSummary) -> bool:
+    """Whether the gold reward decided what was trained on."""
+    label = summary.config.get("label")
+    return isinstance(label, dict) and label.get("type") == "gold"
+
+
 def over_optimised(summary: RunSummary) -> tuple[int, ...]:
     """Rounds whose reward mean rose while their gold reward fell, against the policy they had to beat.
 

@@ -1,9 +1,11 @@
 """The whole system on one page: which step follows which, on which artifact."""
 
+from typing import assert_never
+
 from prefect import flow
 
 from alignment.config import RunConfig
-from alignment.labeling import LanguageJudge
+from alignment.labeling import ByGold, ByReward, LanguageJudge
 from alignment.selection import PolicyName, SeRA, needed_policies, reviews_pairs
 from alignment.summary import RunSummary
 from alignment.types import Artifact
@@ -13,6 +15,7 @@ from tasks.adopt import adopt_judges, adopt_policy
 from tasks.batches import Batch
 from tasks.decide import Standing, decide, measure_initial
 from tasks.generate import generate
+from tasks.gold_label import label_by_gold
 from tasks.inputs import Inputs, adopt_inputs
 from tasks.join import join
 from tasks.label import label
@@ -71,8 +74,15 @@ def align_round(
         batch = select(groups, config.select, seed=seed, at=at, logprobs=known, max_missing=config.max_missing)
     else:
         batch = reviewed(config, inputs, inputs.offline, initial, best, seed=seed, at=at)
-    if isinstance(config.label, LanguageJudge):
-        batch = label(batch, config.label, at=at)
+    match config.label:
+        case ByReward():
+            pass
+        case LanguageJudge():
+            batch = label(batch, config.label, at=at)
+        case ByGold():
+            batch = label_by_gold(batch, config.label, inputs.gold, best.policy, seed=seed, on=engine, at=at)
+        case _:
+            assert_never(config.label)
     if config.relabel is not None:
         batch = relabel(batch, config.relabel, initial.policy, initial.evaluation.groups, at=at)
     batches = (*earlier[max(0, k - config.replay.rounds) :], batch)

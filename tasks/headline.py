@@ -1,6 +1,6 @@
 """What a run achieved, in plain words: the first thing a person reads, and no kinder than the numbers."""
 
-from alignment.summary import Change, RunSummary, change_of, over_optimised
+from alignment.summary import Change, RunSummary, change_of, gold_labelled, over_optimised
 from tasks.numbers import bounds, number, round_name
 
 
@@ -39,6 +39,8 @@ def remarks(summary: RunSummary) -> tuple[str, ...]:
         said.append(_progress(summary))
     if summary.promoted and change_of(summary, "gold_mean") is None and change_of(summary, "reward_mean"):
         said.append("There is no gold reward: a reward that is trained on can rise without better answers.")
+    if gold_labelled(summary):
+        said.append("Gold reward ordered the training pairs, so it is no measure that training could not see.")
     if hacked := over_optimised(summary):
         names = ", ".join(round_name(k) for k in hacked)
         said.append(f"Over-optimisation in {names}: the reward rose while gold reward fell.")

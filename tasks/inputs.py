@@ -33,6 +33,12 @@ class Inputs(Record):
         """The judges that training may see."""
         return tuple(j for j in self.judges if j.name == "reward")
 
+    @property
+    def gold(self) -> Judge:
+        """The judge that training may not see, but for a run whose labels are its own; ValueError without one."""
+        (gold,) = (j for j in self.judges if j.name == "gold")
+        return gold
+
 
 class Reader(NamedTuple):
     """The policy, as far as lengths go."""

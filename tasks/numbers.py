@@ -23,7 +23,7 @@ class Measure(NamedTuple):
 
 
 MEASURES = (
-    Measure("gold_mean", "Gold reward", "", "plain", 2, "Never trained on and never seen by the gate."),
+    Measure("gold_mean", "Gold reward", "", "plain", 2, "What answers are worth by the gold reward."),
     Measure("reward_mean", "Reward", "", "plain", 2, "The reward the pairs were chosen by."),
     Measure("win_rate", "Win rate", "", "share", 1, "Against the policy promoted before it; 50% is even."),
     Measure("kl_initial", "KL to the initial policy", "nats", "plain", 2, "How far the policy has moved."),

@@ -110,9 +110,8 @@ def _answer(group: Group, candidate: Candidate) -> dict[str, Any]:
 
 
 def _pairs(k: int, steps: Mapping[str, NamedStep]) -> Iterator[PairExample]:
-    made_by = next(
-        (named for named in (("relabel", "relabel-groups"), ("select", "score")) if steps.keys() >= {*named}), None
-    )
+    last_first = (("relabel", "relabel-groups"), ("label", "score"), ("select", "score"))
+    made_by = next((named for named in last_first if steps.keys() >= {*named}), None)
     if made_by is None:
         return
     pairs = sorted(artifacts.read_rows(steps[made_by[0]].artifact, PreferencePair), key=lambda p: p.prompt_id)
