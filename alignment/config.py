@@ -7,17 +7,18 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from alignment.execution import Engine, Trainer
 from alignment.gate import Gate, PreferenceAccuracy, WinRate
-from alignment.labeling import ByGold, ByReward, Labeler
+from alignment.labeling import ByReward, Labeler
 from alignment.losses import DPO, LDDPO, MRPO, Loss
 from alignment.merging import Merge
 from alignment.models import ModelSource, Scratch
 from alignment.relabeling import Relabel
+from alignment.reward_contracts import reward_problems
 from alignment.rewards import Pairwise, RewardModel
 from alignment.sampling import Decoding, Independent, Sampler
 from alignment.score_maps import ScoreMap
 from alignment.selection import APL, RSO, BestWorst, Selector, SeRA, TopK
 from alignment.types import Strategy
-from alignment.worlds import Sandbox, World
+from alignment.worlds import World
 
 
 class PromptFile(Strategy):
@@ -176,10 +177,9 @@ class RunConfig(Strategy):
                 f"train.groups_per_step = {self.train.groups_per_step} is less than trainer.workers = "
                 f"{self.trainer.workers}: some workers would have nothing to do; raise one or lower the other"
             )
-        if self.labels is not None and not isinstance(self.world, Sandbox):
-            yield "labels is set, but only the sandbox can label what a policy writes: set world.type = 'sandbox'"
-        if isinstance(self.label, ByGold) and self.gold is None:
-            yield "label.type = 'gold' but there is no gold reward: set gold, or label.type = 'by_reward'"
+        rewards, held_out = {"reward": self.reward, "gold": self.gold}, self.evaluate.held_out
+        labels = self.labels is not None
+        yield from reward_problems(rewards, self.label, self.world, labels=labels, held_out=held_out)
         yield from self._loss_problems()
         if isinstance(self.gate, PreferenceAccuracy) and self.pairs is None:
             yield "gate.type = 'preference_accuracy' needs held-out pairs: set pairs, or use gate.type = 'win_rate'"

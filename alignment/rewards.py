@@ -1,12 +1,12 @@
 """Reward models: what they are. The heavy ones are opened by ``infra.engines``."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, NonNegativeFloat, PositiveFloat, model_validator
 
 from alignment.ensembles import Aggregate, Standard
-from alignment.models import ModelSource
+from alignment.models import ModelSource, RewardModelSource, Trained
 from alignment.types import Strategy
 
 
@@ -14,7 +14,7 @@ class ScalarHead(Strategy):
     """A transformers sequence classifier with one output, read at the last token of prompt + completion."""
 
     type: Literal["scalar_head"] = "scalar_head"
-    model: ModelSource
+    model: RewardModelSource
 
 
 class Pairwise(Strategy):
@@ -89,3 +89,15 @@ class Ensemble(Strategy):
 
 
 RewardModel = Annotated[ScalarHead | Pairwise | Verifier | Implicit | Ensemble, Field(discriminator="type")]
+
+
+def trained_models(reward: RewardModel, path: str) -> Iterator[tuple[str, Trained]]:
+    """Every model of a reward that is trained on labelled pairs, by the dotted path of its field."""
+    match reward:
+        case ScalarHead(model=Trained() as model):
+            yield f"{path}.model", model
+        case Ensemble(members=members):
+            for name, member in members.items():
+                yield from trained_models(member, f"{path}.members.{name}")
+        case _:
+            pass

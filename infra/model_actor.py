@@ -68,7 +68,7 @@ class ModelActor:
                     f"{folder_of(source)}: a reward model has one output, this classifier has {outputs}. "
                     "Train it with num_labels=1"
                 )
-            return _batched(model, sequences, batch_size, _classify)
+            return _batched(model, sequences, batch_size, classify)
 
     def log_odds(
         self, source: Model, sequences: Sequence[Ids], first: int, second: int, *, batch_size: int
@@ -145,7 +145,7 @@ def _batched(
     return answers
 
 
-def _classify(model: Any, ids: "Tensor", mask: "Tensor") -> "Tensor":
+def classify(model: Any, ids: "Tensor", mask: "Tensor") -> "Tensor":
     """(B,) outputs. A decoder's head is read where the mask ends: transformers looks for the last token that is not
     the pad token, which is the wrong place when a sequence ends with that token."""
     import torch

@@ -1,7 +1,8 @@
 """Small models trained from scratch, in the calling process; here the policy, in ``scratch_reward`` the reward model.
 
 Plain torch with Muon on the matrices: at this size the bottleneck is learning to copy words from the request, which
-Muon learns several times faster than AdamW. The caller sets threads and the memory allocator.
+Muon learns several times faster than AdamW. Models that bring weights keep to AdamW. The caller sets threads and the
+memory allocator.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import numpy as np
 
 from alignment.errors import UserError
-from alignment.models import Architecture, Scratch
+from alignment.models import Architecture, Scratch, Trained
 from alignment.types import Message
 from alignment.worlds import Demonstration
 
@@ -80,7 +81,7 @@ def batches(lengths: Sequence[int], budget: int, rng: np.random.Generator) -> li
     return [cut[i] for i in rng.permutation(len(cut))]
 
 
-def _plan(lengths: Sequence[int], source: Scratch) -> list[list[int]]:
+def _plan(lengths: Sequence[int], source: Scratch | Trained) -> list[list[int]]:
     """The batches of all epochs, a part of an epoch as the part of its batches."""
     rng = np.random.default_rng(source.seed)
     planned: list[list[int]] = []
@@ -94,26 +95,27 @@ def _plan(lengths: Sequence[int], source: Scratch) -> list[list[int]]:
 
 def fit(
     model: "torch.nn.Module",
-    source: Scratch,
+    source: Scratch | Trained,
     lengths: Sequence[int],
     loss_of: Callable[[Sequence[int]], "Tensor"],
     progress: Progress,
 ) -> None:
-    """Minimise: Muon on the network's matrices, AdamW on the rest, gradients clipped to norm 1. Products are in bf16
-    where the CPU has units for it, which is faster, and in float32 where it would have to emulate it, in thrice the
-    time."""
+    """Minimise, with gradients clipped to norm 1: from scratch with Muon on the network's matrices and AdamW on the
+    rest, else with AdamW. Products are in bf16 on a GPU and where the CPU has units for it, which is faster, and in
+    float32 where it would have to emulate it, in thrice the time."""
     import torch
 
     from infra.muon import has_bf16_units
 
-    native = has_bf16_units()
-    optimizers = _optimizers(model, source.learning_rate, torch.bfloat16 if native else torch.float32)
+    device = next(model.parameters()).device.type
+    native = device == "cuda" or has_bf16_units()
+    optimizers = _optimizers(model, source, torch.bfloat16 if native else torch.float32)
     planned = _plan(lengths, source)
     for step, (batch, rate) in enumerate(zip(planned, _rates(len(planned)), strict=True), start=1):
         for optimizer, peak in optimizers:
             optimizer.zero_grad(set_to_none=True)
             optimizer.param_groups[0]["lr"] = peak * rate
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=native):
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=native):
             loss = loss_of(batch)
         if not torch.isfinite(loss):
             raise UserError(
@@ -128,13 +130,18 @@ def fit(
 
 
 def _optimizers(
-    model: "torch.nn.Module", rate: float, dtype: "torch.dtype"
+    model: "torch.nn.Module", source: Scratch | Trained, dtype: "torch.dtype"
 ) -> list[tuple["torch.optim.Optimizer", float]]:
-    """(optimizer, peak learning rate): Muon for weights of the layers, AdamW for embeddings, heads and norms."""
+    """(optimizer, peak learning rate): from scratch Muon for weights of the layers, AdamW for embeddings, heads and
+    norms; else AdamW for all."""
     import torch
 
     from infra.muon import Muon
 
+    rate = source.learning_rate
+    if isinstance(source, Trained):
+        decay = source.weight_decay
+        return [(torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=decay), rate)]
     matrices = [p for name, p in model.named_parameters() if ".layers." in name and p.ndim == 2]
     chosen = {id(p) for p in matrices}
     rest = [p for p in model.parameters() if id(p) not in chosen]

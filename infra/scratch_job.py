@@ -12,7 +12,7 @@ from alignment.models import Scratch
 from alignment.types import Artifact, Group
 from alignment.worlds import World
 from infra import artifacts
-from infra.ray_pool import cpus_for, open_ray, wait, worker_env
+from infra.ray_pool import cpus_for, gpus_for, open_ray, wait, worker_env
 
 Advance = Callable[[int, int, float], None]
 Said = tuple[int, int, float] | Artifact
@@ -30,7 +30,7 @@ def scratch_policy(
     advance: Advance,
 ) -> Artifact:
     """Train a policy on the world's demonstrations; ``advance`` hears (steps done, steps in all, loss)."""
-    return _in_worker(_policy_job, (store, recipe, dict(asked), world, source), on, advance, "training the base policy")
+    return in_worker(_policy_job, (store, recipe, dict(asked), world, source), on, advance, "training the base policy")
 
 
 def scratch_reward_model(
@@ -48,7 +48,7 @@ def scratch_reward_model(
     """Train a reward model from the policy's weights on comparisons of the ``labelled`` completions; without them, on
     the world's own labelled pairs."""
     work = (store, recipe, dict(asked), world, policy, labelled, source)
-    return _in_worker(_reward_job, work, on, advance, "training the reward model")
+    return in_worker(_reward_job, work, on, advance, "training the reward model")
 
 
 def _policy_job(
@@ -86,13 +86,18 @@ def _reward_job(
     return artifacts.commit_tree(store, "reward_model", recipe, out, parents=parents, asked=asked)
 
 
-def _in_worker(job: Callable[..., Artifact], work: Sequence[Any], on: Engine, advance: Advance, what: str) -> Artifact:
-    """Run a job in a process of its own, which streams its progress and at last the artifact."""
+def in_worker(
+    job: Callable[..., Artifact], work: Sequence[Any], on: Engine, advance: Advance, what: str, *, gpu: bool = False
+) -> Artifact:
+    """Run a job in a process of its own, on a GPU where it can use one, which streams its progress and at last the
+    artifact."""
     open_ray(on)
     import ray
 
     remote: Any = ray.remote(num_cpus=cpus_for(on.threads), max_retries=0, max_calls=1)(_stream)
-    options = {"runtime_env": {"env_vars": worker_env(threads=on.threads, alone=True)}}
+    options: dict[str, Any] = {"runtime_env": {"env_vars": worker_env(threads=on.threads, alone=True)}}
+    if gpu:
+        options["num_gpus"] = gpus_for(on, 1, 0.25)
     for ref in remote.options(**options).remote(job, work, on.threads):
         (said,) = wait([ref], timeout=on.timeout, what=what)
         if isinstance(said, Artifact):

@@ -8,7 +8,7 @@ from typing import NamedTuple, assert_never
 
 from alignment.config import RunConfig
 from alignment.errors import UserError
-from alignment.models import ModelSource, Pretrained, Scratch
+from alignment.models import ModelSource, Pretrained, RewardModelSource, Scratch, Trained
 from alignment.rewards import Ensemble, Implicit, Pairwise, RewardModel, ScalarHead, Verifier
 from alignment.types import Artifact
 from alignment.worlds import Preferences, World
@@ -19,11 +19,12 @@ from infra.weights import check_head, check_head_size
 from infra.worlds import world_identity
 from tasks import console
 from tasks.judges import Judge
+from tasks.reward_training import labelled_pairs, train_model
 from tasks.steps import Place, find_step, made, making, step_task
 
 
 class Origin(NamedTuple):
-    """What a reward model trained from scratch is made from, beside the world."""
+    """What a reward model that this run trains is made from, beside the world."""
 
     policy: Artifact
     labelled: Artifact | None
@@ -42,8 +43,9 @@ def adopt_policy(config: RunConfig, *, at: Place) -> Artifact:
 
 @step_task("adopt-judges")
 def adopt_judges(config: RunConfig, policy: Artifact, labelled: Artifact | None, *, at: Place) -> tuple[Judge, ...]:
-    """The reward, and the gold reward that training never sees. A reward model trained from scratch starts from
-    ``policy`` and learns from comparisons of the ``labelled`` completions, or of the world's own answers."""
+    """The reward, and the gold reward that training never sees. A reward model that is trained here starts from
+    ``policy``, unless it names another, and learns from comparisons of the ``labelled`` completions, of the world's own
+    answers, or from a file."""
     specs = {"reward": config.reward, "gold": config.gold}
     return tuple(
         _judge(config, name, spec, Origin(policy, labelled), at=at) for name, spec in specs.items() if spec is not None
@@ -65,8 +67,11 @@ def adopt_model(
 
 
 def _judge(config: RunConfig, name: str, spec: RewardModel, origin: Origin, *, at: Place) -> Judge:
-    def model(source: ModelSource, field: str) -> Artifact:
+    def model(source: RewardModelSource, field: str) -> Artifact:
         kind: ModelKind = "policy" if isinstance(spec, Implicit | Pairwise) else "reward_model"
+        if isinstance(source, Trained):
+            assert isinstance(spec, ScalarHead)  # no other reward has such a model
+            return _trained(config, spec, source, f"{name}-{field}", origin, at=at)
         start = origin if kind == "reward_model" else None
         return adopt_model(config, source, kind, f"{name}-{field}", start, at=at)
 
@@ -85,6 +90,14 @@ def _judge(config: RunConfig, name: str, spec: RewardModel, origin: Origin, *, a
             return Judge(name=name, spec=spec, members=members)
         case _:
             assert_never(spec)
+
+
+def _trained(config: RunConfig, spec: ScalarHead, source: Trained, step: str, origin: Origin, *, at: Place) -> Artifact:
+    start, skip = origin.policy, config.skip_bad_rows
+    if source.start is not None:
+        start = adopt_model(config, source.start, "reward_model", f"{step}-start", None, at=at)
+    labelled = labelled_pairs(config, source, start, origin.policy, origin.labelled, step=f"{step}-pairs", at=at)
+    return train_model(spec, source, start, (labelled,), skip_bad_rows=skip, step=step, on=config.engine, at=at)
 
 
 def source_digest(verifier: Verifier) -> str:

@@ -55,7 +55,7 @@ class Reader(NamedTuple):
             return None
         return (
             f"prompt {prompt.id} ({prompt.messages[-1].content[:40]!r}) has {length} tokens; with {completion_tokens} "
-            f"for a completion that exceeds the policy's context of {self.context}"
+            f"for a completion that exceeds the model's context of {self.context}"
         )
 
 
@@ -127,13 +127,11 @@ def _from_pairs(config: RunConfig, policy: Artifact, judges: tuple[Judge, ...], 
     if config.pairs is None:
         raise ValueError("no pairs are given")
     rows = read_pairs(config.pairs.path, limit=config.pairs.limit, skip_bad_rows=config.skip_bad_rows)
-    by_prompt: dict[str, list[PairRow]] = {}
-    for row in rows.pairs:
-        by_prompt.setdefault(row.prompt.id, []).append(row)
+    by_prompt = rows_by_prompt(rows.pairs)
     prompts = [of_prompt[0].prompt for of_prompt in by_prompt.values()]
     train, held_out = split_held_out(prompts, config.evaluate.held_out)
-    offline = _batch(config, policy, [by_prompt[p.id] for p in train], "pairs", rows.dropped, at)
-    held_out_pairs = _batch(config, policy, [by_prompt[p.id] for p in held_out], "held-out-pairs", (), at)
+    offline = pair_batch(config, policy, [by_prompt[p.id] for p in train], "pairs", rows.dropped, at)
+    held_out_pairs = pair_batch(config, policy, [by_prompt[p.id] for p in held_out], "held-out-pairs", (), at)
     return Inputs(
         prompts=_prompts(config, policy, train, "prompts", (), at),
         held_out=_prompts(config, policy, held_out, "held-out", (), at),
@@ -143,7 +141,14 @@ def _from_pairs(config: RunConfig, policy: Artifact, judges: tuple[Judge, ...], 
     )
 
 
-def _batch(
+def rows_by_prompt(rows: Sequence[PairRow]) -> dict[str, list[PairRow]]:
+    by_prompt: dict[str, list[PairRow]] = {}
+    for row in rows:
+        by_prompt.setdefault(row.prompt.id, []).append(row)
+    return by_prompt
+
+
+def pair_batch(
     config: RunConfig,
     policy: Artifact,
     rows_P: Sequence[Sequence[PairRow]],
@@ -151,7 +156,8 @@ def _batch(
     dropped: Sequence[Dropped],
     at: Place,
 ) -> Batch:
-    """Pairs of each prompt as one group: each distinct completion once, tokenised after the very same prompt ids."""
+    """Pairs of each prompt as one group: each distinct completion once, tokenised for the model ``policy`` after the
+    very same prompt ids."""
     inputs = {
         "rows": digest_of([r.model_dump(mode="json") for rows in rows_P for r in rows]),
         "policy": policy,

@@ -1,12 +1,12 @@
-"""Answers of the base policy for the world's labeller to compare: what a reward model from scratch learns from."""
+"""Answers of a policy, and the order that the world's labeller gives them: what a reward model learns from."""
 
 from alignment.config import Labels, RunConfig
 from alignment.sampling import Independent
 from alignment.testbed import sandbox
-from alignment.types import Artifact, Prompt
+from alignment.types import Artifact, Group, PreferencePair, Prompt
 from alignment.worlds import Sandbox
 from infra import artifacts
-from infra.worlds import world_identity
+from infra.worlds import compared_pairs, world_identity
 from tasks.generate import generate
 from tasks.steps import Place, find_step, made, making, step_task
 
@@ -38,3 +38,31 @@ def label_prompts(labels: Labels, world: Sandbox, *, at: Place) -> Artifact:
             at.store, "prompts", recipe, rows, Prompt, facts={"prompts": len(rows)}, asked=asked
         )
         return made(at, "label-prompts", artifact, watch)
+
+
+def world_labels(samples: Artifact, world: Sandbox, count: int, *, step: str, at: Place) -> Artifact:
+    """``count`` pairs of the samples' completions as the world's noisy labeller orders them, in the groups' order.
+
+    UserError where the samples give fewer.
+    """
+    inputs = {"groups": samples, "world": world_identity(world), "count": count}
+    recipe = artifacts.recipe_of("pairs", **inputs)
+    if done := find_step(at, step, "pairs", recipe):
+        return done
+    with making(at, step) as watch:
+        groups = list(artifacts.read_rows(samples, Group))
+        texts = {g.prompt.id: [c.text for c in g.candidates] for g in groups}
+        rows = [
+            PreferencePair(
+                prompt_id=pair.prompt.id,
+                chosen=texts[pair.prompt.id].index(pair.chosen),
+                rejected=texts[pair.prompt.id].index(pair.rejected),
+                source="world",
+            )
+            for pair in compared_pairs(world, groups, count)
+        ]
+        asked = artifacts.asked("pairs", **inputs)
+        artifact = artifacts.commit_rows(
+            at.store, "pairs", recipe, rows, PreferencePair, parents=[samples], facts={"pairs": len(rows)}, asked=asked
+        )
+        return made(at, step, artifact, watch)

@@ -7,7 +7,10 @@ from prefect.context import FlowRunContext
 
 from alignment.config import RunConfig
 from alignment.errors import UserError
+from alignment.models import Scratch
+from alignment.rewards import trained_models
 from infra import artifacts
+from infra.sources import read_pairs
 from tasks.steps import planning, step_task
 
 
@@ -32,8 +35,18 @@ def start(config: RunConfig) -> None:
             f"store {config.store}: this process alone would see it, and a run has many; give a folder or s3://bucket"
         )
     artifacts.check_store(config.store)
+    if isinstance(config.policy, Scratch):
+        _read_pairs_to_learn_from(config)
     if planning.get() is None or config.run in artifacts.list_runs(config.store):
         artifacts.claim_run(config.store, config.run, identity(config))
+
+
+def _read_pairs_to_learn_from(config: RunConfig) -> None:
+    """UserError for a file that a reward model could not be trained on, minutes before a policy is there for it."""
+    for name, reward in (("reward", config.reward), ("gold", config.gold)):
+        for _, model in trained_models(reward, name) if reward is not None else ():
+            if model.pairs is not None:
+                read_pairs(model.pairs, limit=model.examples, skip_bad_rows=config.skip_bad_rows)
 
 
 def identity(config: RunConfig) -> dict[str, Any]:
