@@ -54,7 +54,8 @@ class Trained(Strategy):
 
     A prompt's completions go through the model once, in however many pairs they stand; the loss is averaged over a
     batch's pairs. One process with AdamW and no dropout: weights, gradients and two moments are 16 bytes a weight on
-    one machine. The defaults are ours. What is learnt is said where the model is used: by ``scalar_head`` a scalar.
+    one machine. The defaults are ours. What is learnt is said where the model is used: by ``scalar_head`` a
+    scalar, by ``pairwise`` which of two completions is the better one.
     """
 
     type: Literal["trained"] = "trained"

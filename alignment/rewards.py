@@ -23,10 +23,14 @@ class Pairwise(Strategy):
     Liu et al. 2024, arXiv:2309.06657: r(x, y) = logit P(y beats y_b | x), with y_b one random candidate of the
     group, whose own score is exactly 0. The log-odds are read from the two answer tokens' logits, averaged over
     both orders (ours) and clipped to +-``clip`` (ours). Scores of different prompts are not comparable.
+
+    Where its model is ``trained``, it is a language model that learns on labelled pairs to name the better answer, as
+    the paper's is, asked in the words of ``template`` (ours). There pairs are flipped at random against a bias for one
+    place; here each stands in both orders (ours).
     """
 
     type: Literal["pairwise"] = "pairwise"
-    model: ModelSource
+    model: RewardModelSource
     template: str = "{prompt}\n\nAnswer A: {a}\n\nAnswer B: {b}\n\nThe better answer is "
     first: str = "A"
     second: str = "B"
@@ -94,7 +98,7 @@ RewardModel = Annotated[ScalarHead | Pairwise | Verifier | Implicit | Ensemble, 
 def trained_models(reward: RewardModel, path: str) -> Iterator[tuple[str, Trained]]:
     """Every model of a reward that is trained on labelled pairs, by the dotted path of its field."""
     match reward:
-        case ScalarHead(model=Trained() as model):
+        case ScalarHead(model=Trained() as model) | Pairwise(model=Trained() as model):
             yield f"{path}.model", model
         case Ensemble(members=members):
             for name, member in members.items():

@@ -76,7 +76,7 @@ class ModelActor:
         """logit(``first``) - logit(``second``) as the token after each sequence."""
 
         def forward(model: Any, ids: "Tensor", mask: "Tensor") -> "Tensor":
-            logits = _next_logits(model, ids, mask)
+            logits = next_logits(model, ids, mask)
             return logits[:, first] - logits[:, second]
 
         with self._opened("causal", source, "float32") as model:
@@ -89,7 +89,7 @@ class ModelActor:
         folder = folder_of(source)
         key = (head, str(folder), precision)
         if key not in self._models:
-            self._models[key] = _read(head, folder, precision).eval().to(self._device)
+            self._models[key] = read_model(head, folder, precision).eval().to(self._device)
             while len(self._models) > MODELS_KEPT:
                 self._models.popitem(last=False)
         self._models.move_to_end(key)
@@ -97,7 +97,7 @@ class ModelActor:
             yield self._models[key]
 
 
-def _read(head: Literal["causal", "classifier"], folder: Path, precision: Precision) -> Any:
+def read_model(head: Literal["causal", "classifier"], folder: Path, precision: Precision) -> Any:
     """Raises UserError for a weight that is not in the folder: transformers would make it up."""
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
@@ -157,7 +157,7 @@ def classify(model: Any, ids: "Tensor", mask: "Tensor") -> "Tensor":
     return model.score(last)[:, 0]
 
 
-def _next_logits(model: Any, ids: "Tensor", mask: "Tensor") -> "Tensor":
+def next_logits(model: Any, ids: "Tensor", mask: "Tensor") -> "Tensor":
     """(B, V) logits after each sequence, computed at the columns where sequences end and nowhere else."""
     import torch
 

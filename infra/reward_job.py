@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import JsonValue
 
 from alignment.execution import Engine
 from alignment.models import Trained
+from alignment.rewards import Pairwise, ScalarHead
 from alignment.types import Artifact, Group, PreferencePair, Record
 from infra import artifacts
 from infra.scratch_job import Advance, in_worker
@@ -25,10 +26,16 @@ class Labelled(Record):
     """The model whose tokenizer wrote the completions' ids."""
 
 
+def kind_of(spec: ScalarHead | Pairwise) -> Literal["policy", "reward_model"]:
+    """A ranking model is a language model, whatever it is asked."""
+    return "policy" if isinstance(spec, Pairwise) else "reward_model"
+
+
 def train_on_pairs(
     store: str,
     recipe: str,
     asked: Mapping[str, JsonValue],
+    spec: ScalarHead | Pairwise,
     how: Trained,
     start: Artifact,
     labelled: Sequence[Labelled],
@@ -37,9 +44,9 @@ def train_on_pairs(
     on: Engine,
     advance: Advance,
 ) -> Artifact:
-    """Train a scalar head on ``start``; ``advance`` hears (steps done, steps in all, loss). How it ranks held-out pairs
-    is in the artifact's facts."""
-    work = (store, recipe, dict(asked), how, start, tuple(labelled), skip_bad_rows, on.gpu)
+    """Train what ``spec`` reads with from ``start``; ``advance`` hears (steps done, steps in all, loss). How it ranks
+    held-out pairs is in the artifact's facts."""
+    work = (store, recipe, dict(asked), spec, how, start, tuple(labelled), skip_bad_rows, on.gpu)
     return in_worker(_job, work, on, advance, "training the reward model", gpu=on.gpu)
 
 
@@ -47,6 +54,7 @@ def _job(
     store: str,
     recipe: str,
     asked: Mapping[str, JsonValue],
+    spec: ScalarHead | Pairwise,
     how: Trained,
     start: Artifact,
     labelled: Sequence[Labelled],
@@ -58,16 +66,16 @@ def _job(
     import torch
 
     from infra.reward_learning import learn
-    from infra.reward_objectives import save, scalar_head
+    from infra.reward_objectives import ranker, save, scalar_head
 
     torch.manual_seed(how.seed)  # a head that is made anew is drawn
-    folder = artifacts.fetch_tree(start)
-    objective = scalar_head(folder, "cuda" if gpu else "cpu")
+    folder, device = artifacts.fetch_tree(start), "cuda" if gpu else "cpu"
+    objective = ranker(spec, folder, device) if isinstance(spec, Pairwise) else scalar_head(folder, device)
     questions = [question for of in labelled for question in _questions(of)]
     facts = learn(objective, questions, how, skip_bad_rows=skip_bad_rows, progress=advance)
     save(objective, folder, out)
     parents = [start, *(artifact for of in labelled for artifact in (of.groups, of.pairs))]
-    return artifacts.commit_tree(store, "reward_model", recipe, out, parents=parents, facts=facts, asked=asked)
+    return artifacts.commit_tree(store, kind_of(spec), recipe, out, parents=parents, facts=facts, asked=asked)
 
 
 def _questions(labelled: Labelled) -> "Iterator[Question]":

@@ -98,15 +98,28 @@ def baseline_of(seed: tuple[int | str, ...], prompt_id: str, count: int) -> int:
     return int(np.random.default_rng(seed_of(*seed, "baseline", prompt_id)).integers(count))
 
 
+def comparing(config: Pairwise, folder: Path) -> Callable[[str, str, str], Outcome | Input]:
+    """Of a prompt and two answers, the tokens of their comparison up to where the verdict begins, in both orders, the
+    given one first; a reason where they exceed the context."""
+    tokenizer, context = load_tokenizer(folder), context_length(folder)
+
+    def ids(prompt: str, a: str, b: str) -> tuple[int, ...]:
+        text = config.template.format(prompt=prompt, a=a, b=b)
+        return tuple(tokenizer(text, verbose=False)["input_ids"])
+
+    return lambda prompt, a, b: _fitting(Input(ids(prompt, a, b), ids(prompt, b, a)), context, max)
+
+
+def answer_ids(config: Pairwise, folder: Path) -> tuple[int, int]:
+    """The tokens that name the first and the second answer. UserError where one of them is several."""
+    tokenizer = load_tokenizer(folder)
+    return _one_token(tokenizer, config.first, folder), _one_token(tokenizer, config.second, folder)
+
+
 def pairwise(config: Pairwise, model: Model, numbers: Numbers, *, seed: tuple[int | str, ...]) -> Measured:
     """Log-odds of beating the baseline candidate, averaged over both orders and clipped; the baseline's own is 0."""
     folder = folder_of(model)
-    tokenizer, context = load_tokenizer(folder), context_length(folder)
-    first, second = (_one_token(tokenizer, answer, folder) for answer in (config.first, config.second))
-
-    def compare(prompt: str, a: str, b: str) -> tuple[int, ...]:
-        text = config.template.format(prompt=prompt, a=a, b=b)
-        return tuple(tokenizer(text, verbose=False)["input_ids"])
+    compare, (first, second) = comparing(config, folder), answer_ids(config, folder)
 
     def read(group: Group) -> list[Outcome | Input]:
         if not group.candidates:
@@ -114,10 +127,7 @@ def pairwise(config: Pairwise, model: Model, numbers: Numbers, *, seed: tuple[in
         prompt = prompt_text(group.prompt)
         at = baseline_of(seed, group.prompt.id, len(group.candidates))
         baseline = group.candidates[at].text
-        read_G: list[Outcome | Input] = [
-            _fitting(Input(compare(prompt, c.text, baseline), compare(prompt, baseline, c.text)), context, max)
-            for c in group.candidates
-        ]
+        read_G = [compare(prompt, c.text, baseline) for c in group.candidates]
         read_G[at] = 0.0
         return read_G
 

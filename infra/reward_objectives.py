@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alignment.errors import UserError
+from alignment.rendering import prompt_text
+from alignment.rewards import Pairwise
 from alignment.types import Group, PreferencePair
 from infra.compared import Ids, bradley_terry
-from infra.model_actor import classify
+from infra.model_actor import classify, next_logits, read_model
 from infra.model_folder import TOKENIZER_FILES, read_config
-from infra.reward_models import Input, Outcome, Reader
+from infra.reward_models import Input, Outcome, Reader, answer_ids, comparing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,6 +64,31 @@ def scalar_head(start: Path, device: str) -> Objective:
     )
 
 
+def ranker(config: Pairwise, start: Path, device: str) -> Objective:
+    """A language model that names the better of two answers, asked as it will be asked to score and in both orders, so
+    that neither place is favoured. The loss is on the answer's token alone, over the whole vocabulary."""
+    model = read_model("causal", start, "float32").to(device)
+    compare, answers = comparing(config, start), list(answer_ids(config, start))
+
+    def read(question: Question) -> list[tuple[Ids, Ids] | str]:
+        prompt, texts = prompt_text(question.group.prompt), [c.text for c in question.group.candidates]
+        return [_orders(compare(prompt, texts[pair.chosen], texts[pair.rejected])) for pair in question.pairs]
+
+    def loss(chosen: "Tensor", rejected: "Tensor", p: Sequence[float]) -> "Tensor":
+        p_B = chosen.new_tensor(p)
+        right = p_B * (chosen[:, 0] + rejected[:, 1])  # chosen is shown first in the one, second in the other
+        wrong = (1 - p_B) * (chosen[:, 1] + rejected[:, 0])
+        return -(right + wrong).mean() / 2
+
+    return Objective(
+        model=model,
+        read=read,
+        forward=lambda ids, mask: next_logits(model, ids, mask).float().log_softmax(-1)[:, answers],
+        loss=loss,
+        margin=lambda chosen, rejected: (chosen[:, 0] - chosen[:, 1] - rejected[:, 0] + rejected[:, 1]) / 2,
+    )
+
+
 def save(objective: Objective, start: Path, out: Path) -> None:
     """Weights as safetensors, and the tokenizer just as it was, so that it still is the same one."""
     objective.model.save_pretrained(out)
@@ -88,6 +115,10 @@ def _classifier(start: Path) -> Any:
     if missing := sorted(key for key in report["missing_keys"] if key.startswith(body)):
         raise UserError(f"{start}: its weights lack {', '.join(missing[:3])}. Give a whole model to start from")
     return model
+
+
+def _orders(comparison: Outcome | Input) -> tuple[Ids, Ids] | str:
+    return (comparison.first, comparison.second) if isinstance(comparison, Input) else str(comparison)
 
 
 def _two_rows(chosen: Outcome | Input, rejected: Outcome | Input) -> tuple[Ids, Ids] | str:

@@ -14,6 +14,7 @@ from alignment.types import Artifact
 from alignment.worlds import Preferences, World
 from infra import artifacts, models, scratch_job
 from infra.models import ModelKind
+from infra.reward_job import kind_of
 from infra.vocabulary import same_tokenizer
 from infra.weights import check_head, check_head_size
 from infra.worlds import world_identity
@@ -70,7 +71,7 @@ def _judge(config: RunConfig, name: str, spec: RewardModel, origin: Origin, *, a
     def model(source: RewardModelSource, field: str) -> Artifact:
         kind: ModelKind = "policy" if isinstance(spec, Implicit | Pairwise) else "reward_model"
         if isinstance(source, Trained):
-            assert isinstance(spec, ScalarHead)  # no other reward has such a model
+            assert isinstance(spec, ScalarHead | Pairwise)  # no other reward has such a model
             return _trained(config, spec, source, f"{name}-{field}", origin, at=at)
         start = origin if kind == "reward_model" else None
         return adopt_model(config, source, kind, f"{name}-{field}", start, at=at)
@@ -92,10 +93,12 @@ def _judge(config: RunConfig, name: str, spec: RewardModel, origin: Origin, *, a
             assert_never(spec)
 
 
-def _trained(config: RunConfig, spec: ScalarHead, source: Trained, step: str, origin: Origin, *, at: Place) -> Artifact:
+def _trained(
+    config: RunConfig, spec: ScalarHead | Pairwise, source: Trained, step: str, origin: Origin, *, at: Place
+) -> Artifact:
     start, skip = origin.policy, config.skip_bad_rows
     if source.start is not None:
-        start = adopt_model(config, source.start, "reward_model", f"{step}-start", None, at=at)
+        start = adopt_model(config, source.start, kind_of(spec), f"{step}-start", None, at=at)
     labelled = labelled_pairs(config, source, start, origin.policy, origin.labelled, step=f"{step}-pairs", at=at)
     return train_model(spec, source, start, (labelled,), skip_bad_rows=skip, step=step, on=config.engine, at=at)
 

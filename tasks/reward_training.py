@@ -6,12 +6,12 @@ from alignment.config import RunConfig
 from alignment.execution import Engine
 from alignment.models import Trained
 from alignment.pair_rows import PairRow
-from alignment.rewards import ScalarHead
+from alignment.rewards import Pairwise, ScalarHead
 from alignment.splits import split_held_out
 from alignment.types import Artifact, Dropped
 from alignment.worlds import Sandbox
 from infra import artifacts, reward_job
-from infra.reward_job import Labelled
+from infra.reward_job import Labelled, kind_of
 from infra.sources import read_pairs
 from infra.worlds import open_world
 from tasks import console
@@ -61,7 +61,7 @@ def _tokenised(
 
 
 def train_model(
-    spec: ScalarHead,
+    spec: ScalarHead | Pairwise,
     how: Trained,
     start: Artifact,
     labelled: Sequence[Labelled],
@@ -71,17 +71,18 @@ def train_model(
     on: Engine,
     at: Place,
 ) -> Artifact:
-    """A scalar head trained from ``start`` on all of ``labelled``. Where its pairs came from and whether bad ones were
-    skipped does not bear identity: the pairs do."""
+    """The model of ``spec``, trained from ``start`` on all of ``labelled``. Where its pairs came from and whether bad
+    ones were skipped does not bear identity: the pairs do."""
     inputs = {
-        "reward": spec.model_dump(mode="json", exclude={"model"}),
+        "reward": spec.model_dump(mode="json", exclude={"model", "clip"}),
         "learn": how.model_dump(mode="json", exclude={"start", "pairs", "examples"}),
         "start": start,
         "groups": [of.groups for of in labelled],
         "pairs": [of.pairs for of in labelled],
     }
-    asked, recipe = artifacts.asked("reward_model", **inputs), artifacts.recipe_of("reward_model", **inputs)
-    if done := find_step(at, step, "reward_model", recipe):
+    kind = kind_of(spec)
+    asked, recipe = artifacts.asked(kind, **inputs), artifacts.recipe_of(kind, **inputs)
+    if done := find_step(at, step, kind, recipe):
         return done
 
     with making(at, step) as watch, console.progress(f"{step} on labelled pairs", None) as advance:
@@ -90,6 +91,6 @@ def train_model(
             advance(step_number, f"of {total}, loss {loss:.3f}")
 
         model = reward_job.train_on_pairs(
-            at.store, recipe, asked, how, start, labelled, skip_bad_rows=skip_bad_rows, on=on, advance=heard
+            at.store, recipe, asked, spec, how, start, labelled, skip_bad_rows=skip_bad_rows, on=on, advance=heard
         )
         return made(at, step, model, watch)

@@ -8,6 +8,7 @@ from labelled_questions import question, thanks
 from alignment.errors import UserError
 from alignment.execution import Engine
 from alignment.models import Pretrained, Trained
+from alignment.rewards import ScalarHead
 from alignment.types import Artifact, Group, PreferencePair
 from infra import artifacts, models
 from infra.reward_job import Labelled, train_on_pairs
@@ -15,6 +16,7 @@ from infra.reward_objectives import Question
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(600)]
 HOW = Trained(pairs="a file", learning_rate=1e-3)
+SPEC = ScalarHead(model=HOW)
 
 
 def stored(store: str, writer: Artifact, questions: list[Question]) -> Labelled:
@@ -32,7 +34,7 @@ def trained(store: str, start: Artifact, labelled: Labelled, heard: list[tuple[i
     asked = artifacts.asked("reward_model", pairs=labelled.pairs)
     recipe = artifacts.recipe_of("reward_model", pairs=labelled.pairs)
     return train_on_pairs(
-        store, recipe, asked, HOW, start, (labelled,), skip_bad_rows=False,
+        store, recipe, asked, SPEC, HOW, start, (labelled,), skip_bad_rows=False,
         on=Engine(threads=1, timeout=400), advance=lambda *step: heard.append(step),
     )  # fmt: skip
 

@@ -16,6 +16,7 @@ from alignment.testbed.sandbox import gold
 from alignment.types import Artifact, Candidate, Group, PreferencePair
 from alignment.worlds import Sandbox
 from infra import artifacts, models, reward_job
+from tasks.adopt import adopt_judges
 from tasks.labels import world_labels
 from tasks.recipe import parse_config
 from tasks.reward_training import labelled_pairs, train_model
@@ -173,3 +174,23 @@ def test_what_cannot_be_learnt_is_refused_when_it_is_read(recipe: bytes, overrid
 def test_a_bare_string_is_a_start():
     config = config_of(RECIPE, "--reward.model.pairs", "x", "--reward.model.start", "some/model")
     assert how(config).start == Pretrained(model="some/model")
+
+
+@pytest.mark.parametrize(("type_", "kind"), [("scalar_head", "reward_model"), ("pairwise", "policy")])
+def test_a_run_adopts_a_reward_whose_model_it_trains(
+    type_: str, kind: str, at: Place, policy: Artifact, tmp_path: Path, in_this_process: list[str]
+):
+    """A ranking model is a language model, and what it is asked bears identity."""
+    start = str(artifacts.fetch_tree(policy))
+    words = ["--reward.type", type_, "--reward.model.pairs", pair_file(tmp_path), "--reward.model.start", start]
+    if type_ == "pairwise":
+        words += ["--reward.template", "{prompt} A: {a} B: {b} "]
+    (judge,) = adopt_judges.__wrapped__(config_of(RECIPE, *words), policy, None, at=at)
+    model = judge.models["model"]
+    assert (model.kind, judge.identity["models"]) == (kind, {"model": model.digest})
+    assert "ranking_accuracy" in model.facts
+    if type_ == "pairwise":
+        elsewhere = at.model_copy(update={"run": "other"})
+        words[-1] = "{prompt} first: {a} second: {b} "
+        (other,) = adopt_judges.__wrapped__(config_of(RECIPE, *words), policy, None, at=elsewhere)
+        assert other.models["model"].recipe != model.recipe
