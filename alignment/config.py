@@ -11,12 +11,14 @@ from alignment.labeling import ByReward, Labeler
 from alignment.losses import DPO, LDDPO, MRPO, Loss
 from alignment.merging import Merge
 from alignment.models import ModelSource, Scratch
+from alignment.refitting import Refit
 from alignment.relabeling import Relabel
-from alignment.reward_contracts import reward_problems
+from alignment.reward_contracts import refit_problems, reward_problems
 from alignment.rewards import Pairwise, RewardModel
 from alignment.sampling import Decoding, Independent, Sampler
 from alignment.score_maps import ScoreMap
-from alignment.selection import APL, RSO, BestWorst, Selector, SeRA, TopK
+from alignment.selection import BestWorst, Selector, SeRA
+from alignment.selection_contracts import selection_problems
 from alignment.types import Strategy
 from alignment.worlds import World
 
@@ -115,6 +117,8 @@ class RunConfig(Strategy):
     reward: RewardModel | None = None
     labels: Labels | None = None
     """None: the world's own writer answers both sides of a labelled pair."""
+    refit: Refit | None = Field(default=None, exclude_if=lambda refit: refit is None)
+    """Has the reward model learn from what promoted policies write; None leaves it as it began."""
     gold: RewardModel | None = None
     """Never trained on, unless ``label.type`` is ``gold``: the measure of over-optimisation. The gate sees it only
     where ``max_hacking_slope`` is set."""
@@ -180,6 +184,9 @@ class RunConfig(Strategy):
         rewards, held_out = {"reward": self.reward, "gold": self.gold}, self.evaluate.held_out
         labels = self.labels is not None
         yield from reward_problems(rewards, self.label, self.world, labels=labels, held_out=held_out)
+        if self.refit is not None:
+            relabels, rounds = self.relabel is not None, self.rounds
+            yield from refit_problems(self.refit, self.reward, self.world, self.gate, rounds=rounds, relabels=relabels)
         yield from self._loss_problems()
         if isinstance(self.gate, PreferenceAccuracy) and self.pairs is None:
             yield "gate.type = 'preference_accuracy' needs held-out pairs: set pairs, or use gate.type = 'win_rate'"
@@ -212,42 +219,4 @@ class RunConfig(Strategy):
                 "completion of those scored together, so those of two layers cannot be compared; use a reward of "
                 "another type, or sampler.type = 'preference_conditioned'"
             )
-        yield from self._selection_problems(self.sampler.n)
-
-    def _selection_problems(self, sampled: int) -> Iterator[str]:
-        match self.select:
-            case RSO(num_accepted=kept) if kept < 2:
-                yield f"select.num_accepted = {kept}: a pair needs two accepted candidates; raise it"
-            case RSO(num_accepted=kept) if kept >= sampled:
-                yield (
-                    f"select.num_accepted = {kept} of sampler.n = {sampled}: sample more than are kept, or acceptance "
-                    "decides nothing"
-                )
-            case RSO(target="initial") if not self._plain_draws:
-                yield (
-                    "select.target = 'initial' corrects for the policy that sampled: it needs sampler.type = "
-                    "'independent' with plain decoding (temperature 1, nothing cut off or penalised)"
-                )
-            case APL(acquire="entropy" | "hybrid" as acquire) if not self._plain_draws:
-                yield (
-                    f"select.acquire = {acquire!r} estimates entropy from completions of the policy itself: it needs "
-                    "sampler.type = 'independent' with plain decoding (temperature 1, nothing cut off or penalised)"
-                )
-            case TopK(k=k) if 2 * k > sampled:
-                yield f"select.k = {k} needs {2 * k} candidates, sampler.n = {sampled}: raise sampler.n or lower k"
-            case _ if sampled < 2:
-                yield f"sampler.n = {sampled}: a pair needs two completions of one prompt; raise it"
-            case BestWorst(pairs_per_prompt=pairs) if 2 * pairs > sampled:
-                yield (
-                    f"select.pairs_per_prompt = {pairs} needs {2 * pairs} candidates, sampler.n = {sampled}: raise "
-                    "sampler.n or lower pairs_per_prompt"
-                )
-            case _:
-                pass
-
-    @property
-    def _plain_draws(self) -> bool:
-        """Whether every completion is drawn from the policy as losses see it, given the prompt alone."""
-        if not isinstance(self.sampler, Independent):
-            return False
-        return self.sampler.decoding == Decoding(max_tokens=self.sampler.decoding.max_tokens)
+        yield from selection_problems(self.select, self.sampler)

@@ -121,10 +121,13 @@ class Change(Record):
 
 
 def change_of(summary: RunSummary, name: str) -> Change | None:
-    """How metric ``name`` went from the initial to the last promoted policy; None where either end is missing."""
+    """How metric ``name`` went from the initial to the last promoted policy; None where either end is missing, and for
+    the reward where a refit has changed its scale on the way."""
     if not summary.promoted:
         return None
     last = summary.promoted[-1]
+    if name == "reward_mean" and any(k <= last.round for k in refitted_rounds(summary)):
+        return None
     before, after = interval_of(summary.initial.metrics, name), interval_of(last.metrics, name)
     return Change(before=before, after=after, round=last.round) if before and after else None
 
@@ -135,6 +138,11 @@ def gold_labelled(summary: RunSummary) -> bool:
     return isinstance(label, dict) and label.get("type") == "gold"
 
 
+def refitted_rounds(summary: RunSummary) -> tuple[int, ...]:
+    """Rounds before which the reward model was refitted: from each on, rewards are on another scale."""
+    return tuple(r.round for r in summary.rounds if "refit-model" in r.steps)
+
+
 def over_optimised(summary: RunSummary) -> tuple[int, ...]:
     """Rounds whose reward mean rose while their gold reward fell, against the policy they had to beat.
 
@@ -142,11 +150,16 @@ def over_optimised(summary: RunSummary) -> tuple[int, ...]:
     """
     found: list[int] = []
     for r in summary.rounds:
-        before = metrics_before(summary, r.round)
-        reward, reward_before = r.metrics.get("reward_mean"), before.get("reward_mean")
+        before, gain = metrics_before(summary, r.round), _reward_gain(summary, r)
         high, low_before = r.metrics.get("gold_high"), before.get("gold_low")
-        if reward is None or reward_before is None or high is None or low_before is None:
-            continue
-        if reward > reward_before and high < low_before:
+        if gain is not None and high is not None and low_before is not None and gain > 0 and high < low_before:
             found.append(r.round)
     return tuple(found)
+
+
+def _reward_gain(summary: RunSummary, r: RoundSummary) -> float | None:
+    """By how much the reward rose: after a refit as one reward model measured both policies, else by their means."""
+    if r.round in refitted_rounds(summary):
+        return r.metrics.get("reward_gain")
+    after, before = r.metrics.get("reward_mean"), metrics_before(summary, r.round).get("reward_mean")
+    return None if after is None or before is None else after - before

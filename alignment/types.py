@@ -224,4 +224,7 @@ class RoundManifest(Record):
     """The policy this round trained, promoted or not."""
     evaluation: Artifact
     metrics: Mapping[str, float | None]
+    rewards: Mapping[str, str] = {}
+    """Digest of every model and verifier that scored the evaluation, by its place such as ``reward.model``. Rewards of
+    two rounds compare only where they are equal; empty in manifests from before this was noted."""
     probes: Mapping[str, JsonValue] = {}

@@ -11,6 +11,7 @@ from alignment.summary import RunSummary
 from alignment.types import Artifact
 from flows.calibrate import calibrate
 from flows.evaluate import evaluate
+from flows.refit import refitted
 from tasks.adopt import adopt_judges, adopt_policy
 from tasks.batches import Batch
 from tasks.decide import Standing, decide, measure_initial
@@ -49,6 +50,7 @@ def align(config: RunConfig) -> RunSummary:
     earlier: tuple[Batch, ...] = ()
     one_round = align_round if planning.get() is None else align_round.fn
     for k in range(config.rounds):
+        inputs, initial, best = refitted(config, k, inputs, initial, best)
         best, batch = one_round(config, k, inputs, initial, best, earlier)
         earlier = (*earlier, batch)
     return report(config)

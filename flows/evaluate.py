@@ -7,6 +7,7 @@ from alignment.types import Artifact
 from tasks.decide import Evaluation
 from tasks.generate import generate
 from tasks.inputs import Inputs
+from tasks.judges import digests_of
 from tasks.logprobs import logprobs
 from tasks.score import score
 from tasks.steps import Place
@@ -22,15 +23,10 @@ def evaluate(
     groups = score(answers, judges, policy, on=on, at=at, step="answers-scored")
     own = logprobs(policy, groups, "float32", on=on, at=at, step="answers-logprobs")
     base = logprobs(initial, groups, "float32", on=on, at=at, step="answers-logprobs-initial")
+    measured = Evaluation(answers=answers, groups=groups, own=own, base=base, rewards=digests_of(judges))
     if inputs.held_out_pairs is None:
-        return Evaluation(groups=groups, own=own, base=base)
-    return Evaluation(
-        groups=groups,
-        own=own,
-        base=base,
-        pairs=inputs.held_out_pairs,
-        pairs_own=logprobs(policy, inputs.held_out_pairs.groups, "float32", on=on, at=at, step="pairs-logprobs"),
-        pairs_base=logprobs(
-            initial, inputs.held_out_pairs.groups, "float32", on=on, at=at, step="pairs-logprobs-initial"
-        ),
-    )
+        return measured
+    theirs = inputs.held_out_pairs
+    pairs_own = logprobs(policy, theirs.groups, "float32", on=on, at=at, step="pairs-logprobs")
+    pairs_base = logprobs(initial, theirs.groups, "float32", on=on, at=at, step="pairs-logprobs-initial")
+    return measured.model_copy(update={"pairs": theirs, "pairs_own": pairs_own, "pairs_base": pairs_base})

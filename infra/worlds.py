@@ -69,15 +69,15 @@ def world_identity(world: World) -> dict[str, object]:
             assert_never(world)
 
 
-def compared_pairs(world: World, groups: Iterable[Group], count: int) -> list[LabelledPair]:
-    """``count`` labelled pairs out of a policy's completions, in the order of the groups.
+def compared_pairs(world: World, groups: Iterable[Group], count: int | None) -> list[LabelledPair]:
+    """``count`` labelled pairs out of a policy's completions, in the order of the groups; None takes all.
 
     Raises UserError when they give fewer, or when the world cannot label.
     """
     if not isinstance(world, Sandbox):
         raise UserError(f"labels: a world of type {world.type!r} has no labeller; leave labels out")
     pairs = [pair for g in groups for pair in sandbox.compared(world, g.prompt, [c.text for c in g.candidates])]
-    if len(pairs) < count:
+    if count is not None and len(pairs) < count:
         raise UserError(
             f"examples = {count} of the reward model, but its label samples give {len(pairs)} pairs of different "
             "texts; lower it, or raise labels.prompts"

@@ -14,7 +14,7 @@ from alignment.types import Artifact
 from alignment.worlds import Preferences, World
 from infra import artifacts, models, scratch_job
 from infra.models import ModelKind
-from infra.reward_job import kind_of
+from infra.reward_job import Labelled, kind_of
 from infra.vocabulary import same_tokenizer
 from infra.weights import check_head, check_head_size
 from infra.worlds import world_identity
@@ -68,17 +68,22 @@ def adopt_model(
 
 
 def _judge(config: RunConfig, name: str, spec: RewardModel, origin: Origin, *, at: Place) -> Judge:
+    learned: list[Labelled] = []
+
     def model(source: RewardModelSource, field: str) -> Artifact:
         kind: ModelKind = "policy" if isinstance(spec, Implicit | Pairwise) else "reward_model"
         if isinstance(source, Trained):
             assert isinstance(spec, ScalarHead | Pairwise)  # no other reward has such a model
-            return _trained(config, spec, source, f"{name}-{field}", origin, at=at)
+            trained, labelled = _trained(config, spec, source, f"{name}-{field}", origin, at=at)
+            learned.append(labelled)
+            return trained
         start = origin if kind == "reward_model" else None
         return adopt_model(config, source, kind, f"{name}-{field}", start, at=at)
 
     match spec:
         case ScalarHead() | Pairwise():
-            return Judge(name=name, spec=spec, models={"model": model(spec.model, "model")})
+            used = {"model": model(spec.model, "model")}
+            return Judge(name=name, spec=spec, models=used, learned=tuple(learned))
         case Implicit():
             used = {"policy": model(spec.policy, "policy"), "reference": model(spec.reference, "reference")}
             for other in used.values():  # token ids of one must mean the same to the other
@@ -95,12 +100,13 @@ def _judge(config: RunConfig, name: str, spec: RewardModel, origin: Origin, *, a
 
 def _trained(
     config: RunConfig, spec: ScalarHead | Pairwise, source: Trained, step: str, origin: Origin, *, at: Place
-) -> Artifact:
+) -> tuple[Artifact, Labelled]:
     start, skip = origin.policy, config.skip_bad_rows
     if source.start is not None:
         start = adopt_model(config, source.start, kind_of(spec), f"{step}-start", None, at=at)
     labelled = labelled_pairs(config, source, start, origin.policy, origin.labelled, step=f"{step}-pairs", at=at)
-    return train_model(spec, source, start, (labelled,), skip_bad_rows=skip, step=step, on=config.engine, at=at)
+    model = train_model(spec, source, start, (labelled,), skip_bad_rows=skip, step=step, on=config.engine, at=at)
+    return model, labelled
 
 
 def source_digest(verifier: Verifier) -> str:

@@ -1,6 +1,6 @@
 """Measure a new policy against the last promoted one, and promote it only if it is better."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -25,6 +25,10 @@ class Evaluation(Record):
 
     groups: Artifact
     """Held-out answers with the scores of every judge."""
+    answers: Artifact | None = None
+    """The same without scores, for another judge to score."""
+    rewards: Mapping[str, str] = {}
+    """Digest of every model and verifier that scored them, by place."""
     own: Artifact
     """Their log-probabilities under the policy that gave them."""
     base: Artifact
@@ -62,6 +66,7 @@ def measure_initial(config: RunConfig, policy: Artifact, evaluation: Evaluation,
             policy=policy,
             evaluation=evaluation.groups,
             metrics=_metrics(config, standing, None),
+            rewards=evaluation.rewards,
             probes=round_probes(at),
         )
         write_manifest(at, manifest)
@@ -92,7 +97,7 @@ def _judge(config: RunConfig, k: int, new: Standing, batch: Batch, best: Standin
     metrics = _metrics(config, new, best) | round_costs(at) | _counts(batch)
     planned = planning.get() is not None  # then the run may not exist yet, and nothing is written down
     earlier = [] if planned else read_manifests(config.store, config.run, before=k)
-    metrics["hacking_slope"] = _slope(earlier, metrics)
+    metrics["hacking_slope"] = _slope(earlier, metrics, new.evaluation.rewards)
     verdict = config.gate(metrics)
     manifest = RoundManifest(
         round=k,
@@ -101,6 +106,7 @@ def _judge(config: RunConfig, k: int, new: Standing, batch: Batch, best: Standin
         policy=new.policy,
         evaluation=new.evaluation.groups,
         metrics=metrics,
+        rewards=new.evaluation.rewards,
         probes=round_probes(at),
     )
     if not planned:
@@ -132,7 +138,10 @@ def _goals(batch: Batch) -> dict[str, float | None]:
 
 
 def _metrics(config: RunConfig, new: Standing, best: Standing | None) -> dict[str, float | None]:
-    """The held-out metrics of ``new``; comparisons with ``best`` are None where there is none."""
+    """The held-out metrics of ``new``; comparisons with ``best`` are None where there is none. ValueError where the two
+    were not scored by the same models: a win would be a difference of scales."""
+    if best is not None and best.evaluation.rewards != new.evaluation.rewards:
+        raise ValueError(f"scored by {new.evaluation.rewards} and by {best.evaluation.rewards}: no comparison")
     rng = np.random.default_rng((config.seed, 1))  # one set of resamples for every round, so that rounds compare
     resamples = config.evaluate.bootstrap
     metrics = evaluation_metrics(
@@ -162,8 +171,13 @@ def _metrics(config: RunConfig, new: Standing, best: Standing | None) -> dict[st
     return metrics | pair_accuracy(pairs, own, base, rng=rng, resamples=resamples) | ranked
 
 
-def _slope(earlier: Sequence[RoundManifest], metrics: dict[str, float | None]) -> float | None:
-    """Proxy minus gold over the rounds so far, in sds of the initial policy's answers."""
+def _slope(
+    earlier: Sequence[RoundManifest], metrics: dict[str, float | None], rewards: Mapping[str, str]
+) -> float | None:
+    """Proxy minus gold over the rounds so far, in sds of the initial policy's answers. None where the reward model was
+    refitted on the way: its scales differ."""
+    if any(m.rewards and m.rewards != rewards for m in earlier):
+        return None
     history = [*(m.metrics for m in earlier), metrics]
     proxy, gold = ([m.get(name) for m in history] for name in ("reward_mean", "gold_mean"))
     proxy_sd, gold_sd = history[0].get("reward_sd"), history[0].get("gold_sd")

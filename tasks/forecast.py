@@ -32,7 +32,8 @@ class Plan(Record):
     rounds_to_make: int
     """Rounds that have at least one step to make."""
     completions_at_most: int | None
-    """Sampled in those rounds, held-out answers included; None where the number of prompts is not known yet."""
+    """Sampled in those rounds, held-out answers and refits included; None where the number of prompts is not known
+    yet."""
     tokens_at_most: int | None
 
 
@@ -45,11 +46,13 @@ def forecast(config: RunConfig, found: Sequence[tuple[str, str, Artifact]], miss
         train, held_out = prompts
         sampled = 0 if config.pairs and not isinstance(config.select, SeRA) else train * config.sampler.n
         answered = held_out * config.evaluate.n
-        completions = rounds * (sampled + answered)
+        refit = _refit_completions(config, rounds)
+        completions = rounds * (sampled + answered) + refit
         tokens = rounds * (
             (0 if config.pairs else train * config.sampler.tokens_at_most)
             + answered * config.evaluate.decoding.max_tokens
         )
+        tokens += refit * (config.refit.decoding.max_tokens if config.refit else 0)
     return Plan(
         run=config.run,
         store=config.store,
@@ -59,6 +62,13 @@ def forecast(config: RunConfig, found: Sequence[tuple[str, str, Artifact]], miss
         completions_at_most=completions,
         tokens_at_most=tokens,
     )
+
+
+def _refit_completions(config: RunConfig, rounds: int) -> int:
+    """Sampled for the reward model before the last ``rounds`` rounds, where each has its refit."""
+    if config.refit is None:
+        return 0
+    return config.refit.possible(config.rounds - rounds, config.rounds) * config.refit.prompts * config.refit.n
 
 
 def _prompt_counts(config: RunConfig, found: Sequence[tuple[str, str, Artifact]]) -> tuple[int, int] | None:

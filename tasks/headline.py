@@ -1,6 +1,6 @@
 """What a run achieved, in plain words: the first thing a person reads, and no kinder than the numbers."""
 
-from alignment.summary import Change, RunSummary, change_of, gold_labelled, over_optimised
+from alignment.summary import Change, RunSummary, change_of, gold_labelled, over_optimised, refitted_rounds
 from tasks.numbers import bounds, number, round_name
 
 
@@ -15,6 +15,8 @@ def headline(summary: RunSummary) -> str:
     if change := change_of(summary, "reward_mean"):
         return _sentence("Reward", change)
     last = round_name(summary.promoted[-1].round).capitalize()
+    if refitted_rounds(summary):
+        return f"{last} was promoted; its reward is on another scale than the reward before the run."
     return f"{last} was promoted; no reward was measured before and after."
 
 
@@ -39,6 +41,9 @@ def remarks(summary: RunSummary) -> tuple[str, ...]:
         said.append(_progress(summary))
     if summary.promoted and change_of(summary, "gold_mean") is None and change_of(summary, "reward_mean"):
         said.append("There is no gold reward: a reward that is trained on can rise without better answers.")
+    if refits := refitted_rounds(summary):
+        names = ", ".join(round_name(k) for k in refits)
+        said.append(f"The reward model was refitted before {names}: rewards on either side do not compare.")
     if gold_labelled(summary):
         said.append("Gold reward ordered the training pairs, so it is no measure that training could not see.")
     if hacked := over_optimised(summary):

@@ -10,6 +10,7 @@ from alignment.ensembles import standard_of
 from alignment.rewards import Ensemble, RewardModel
 from alignment.types import Artifact, Group, Record
 from infra.objects import sha256_of
+from infra.reward_job import Labelled
 from infra.reward_models import RewardSource
 
 
@@ -25,6 +26,16 @@ class Judge(Record):
     """Digest of the module a verifier lives in."""
     members: Mapping[str, "Judge"] = {}
     """Of an ensemble, by the name its choice gives them."""
+
+    learned: tuple[Labelled, ...] = ()
+    """What its model was trained on by this run."""
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Of every model and verifier it asks, by place."""
+        own = {f"{self.name}.{field}": artifact.digest for field, artifact in self.models.items()}
+        own |= {self.name: self.source} if self.source else {}
+        return own | {place: d for member in self.members.values() for place, d in member.digests.items()}
 
     @property
     def artifacts(self) -> tuple[Artifact, ...]:
@@ -53,6 +64,11 @@ def _content(value: JsonValue) -> JsonValue:
     if isinstance(value, str) and Path(value).is_file():
         return {"sha256": sha256_of(Path(value))}
     return value
+
+
+def digests_of(judges: Sequence[Judge]) -> dict[str, str]:
+    """Of every model and verifier that the judges ask, by its place such as ``reward.model``."""
+    return {place: digest for judge in judges for place, digest in judge.digests.items()}
 
 
 def sources_of(judges: Sequence[Judge]) -> dict[str, RewardSource]:

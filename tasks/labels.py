@@ -1,6 +1,6 @@
 """Answers of a policy, and the order that the world's labeller gives them: what a reward model learns from."""
 
-from alignment.config import Labels, RunConfig
+from alignment.config import RunConfig
 from alignment.sampling import Independent
 from alignment.testbed import sandbox
 from alignment.types import Artifact, Group, PreferencePair, Prompt
@@ -18,7 +18,7 @@ def label_samples(config: RunConfig, policy: Artifact, *, at: Place) -> Artifact
     """
     if config.labels is None or not isinstance(config.world, Sandbox):
         return None
-    prompts = label_prompts(config.labels, config.world, at=at)
+    prompts = label_prompts(config.world, config.labels.prompts, at=at)
     sampler = Independent(n=config.labels.n, decoding=config.labels.decoding)
     return generate(
         policy, prompts, sampler, (), seed=("labels", config.world.seed), on=config.engine, at=at, step="label-samples"
@@ -26,24 +26,26 @@ def label_samples(config: RunConfig, policy: Artifact, *, at: Place) -> Artifact
 
 
 @step_task("label-prompts")
-def label_prompts(labels: Labels, world: Sandbox, *, at: Place) -> Artifact:
-    inputs = {"world": world_identity(world), "labels": labels.prompts}
+def label_prompts(world: Sandbox, count: int, *, first: int = 0, step: str = "label-prompts", at: Place) -> Artifact:
+    """``count`` requests for the labeller, from number ``first`` on."""
+    inputs: dict[str, object] = {"world": world_identity(world), "labels": count}
+    if first:
+        inputs["first"] = first
     recipe = artifacts.recipe_of("prompts", **inputs)
-    if done := find_step(at, "label-prompts", "prompts", recipe):
+    if done := find_step(at, step, "prompts", recipe):
         return done
-    with making(at, "label-prompts") as watch:
-        rows = sandbox.label_prompts(world, labels.prompts)
+    with making(at, step) as watch:
+        rows = sandbox.label_prompts(world, first + count)[first:]
         asked = artifacts.asked("prompts", **inputs)
         artifact = artifacts.commit_rows(
             at.store, "prompts", recipe, rows, Prompt, facts={"prompts": len(rows)}, asked=asked
         )
-        return made(at, "label-prompts", artifact, watch)
+        return made(at, step, artifact, watch)
 
 
-def world_labels(samples: Artifact, world: Sandbox, count: int, *, step: str, at: Place) -> Artifact:
-    """``count`` pairs of the samples' completions as the world's noisy labeller orders them, in the groups' order.
-
-    UserError where the samples give fewer.
+def world_labels(samples: Artifact, world: Sandbox, count: int | None, *, step: str, at: Place) -> Artifact:
+    """``count`` pairs of the samples' completions as the world's noisy labeller orders them, in the groups' order; None
+    takes all. UserError where the samples give fewer.
     """
     inputs = {"groups": samples, "world": world_identity(world), "count": count}
     recipe = artifacts.recipe_of("pairs", **inputs)

@@ -71,9 +71,17 @@ def _spreads(manifests: Sequence[RoundManifest]) -> tuple[RewardSpread, ...]:
     spreads = []
     for measure in ("reward", "gold"):
         old, new = _rewards(before, measure), _rewards(after, measure)
-        if old and new:
+        if old and new and _one_scale(initial, last, measure):
             spreads.append(RewardSpread(measure=measure, before=old, after=new, round=last.round))
     return tuple(spreads)
+
+
+def _one_scale(a: RoundManifest, b: RoundManifest, measure: str) -> bool:
+    """Whether one and the same reward model scored both, as far as that was noted."""
+    ours, theirs = (
+        {place: digest for place, digest in m.rewards.items() if place.split(".")[0] == measure} for m in (a, b)
+    )
+    return not ours or not theirs or ours == theirs
 
 
 def _rewards(groups: Mapping[str, Group], measure: str) -> tuple[float, ...]:

@@ -119,6 +119,23 @@ def test_a_plan_counts_feedback_among_the_tokens_at_most():
     assert plan.tokens_at_most == 2 * (512 * (16 * 64 + 32) + 128 * 4 * 64)
 
 
+def test_a_plan_counts_what_is_sampled_for_a_refit():
+    """Two rounds of 512 train prompts with 8 completions and 128 held out with 2, and one refit of 600 with 4."""
+    config = load_config("rlp", ["--evaluate.held_out", "0.2"], shipped=RECIPES)
+    assert forecast(config, [], NotMade("start", "policy")).completions_at_most == 2 * (512 * 8 + 128 * 2) + 600 * 4
+    assert forecast(config, [], NotMade("round-001", "generate")).completions_at_most == 512 * 8 + 128 * 2 + 600 * 4
+
+
+def test_the_labels_of_a_recipe_are_as_many_as_its_samples_can_give():
+    """All couples of four completions a request; some are equal texts, so there must be more than are asked for."""
+    for name in ("quickstart", "ensemble", "rlp", "proxy"):
+        config = load_config(name, [], shipped=RECIPES)
+        assert config.labels is not None
+        rewards = getattr(config.reward, "members", {"reward": config.reward}).values()
+        couples = config.labels.prompts * config.labels.n * (config.labels.n - 1) // 2
+        assert all(reward.model.examples <= 0.95 * couples for reward in rewards)
+
+
 def test_a_common_preference_is_stated_where_no_other_is(tmp_path: Path):
     """To the policy and the reward alike, since it is part of the prompt; the authors' reached the policy alone."""
     rows = [{"prompt": "One."}, {"prompt": "Two.", "preference": "I prefer verse."}]
