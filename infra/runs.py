@@ -41,6 +41,11 @@ class Promotion(Record):
     round: NonNegativeInt
     history: tuple[Turn, ...] = ()
 
+    @classmethod
+    def after(cls, before: "Promotion | None", artifact: Artifact, round: int) -> "Promotion":
+        """What ``promote`` makes of a round's policy."""
+        return cls(artifact=artifact, round=round, history=before.turns().turns if before else ())
+
     def turns(self) -> Turns:
         return Turns(turns=(*self.history, Turn(round=self.round, to=_pointer(self.artifact))))
 
@@ -119,7 +124,7 @@ def promote(store: str, run: str, artifact: Artifact, round: int, expected: Prom
     """
     if expected is not None and round <= expected.round:
         raise ValueError(f"round {round} cannot follow round {expected.round}: the ratchet only moves forward")
-    wanted = Promotion(artifact=artifact, round=round, history=expected.turns().turns if expected else ())
+    wanted = Promotion.after(expected, artifact, round)
     _follow(store, _pointer(artifact))
     after, path = wanted.turns(), f"{_folder(run)}/promoted.json"
     data = objects.record_json(after)

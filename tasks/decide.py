@@ -87,9 +87,10 @@ def decide(
         console.verdict(at.folder, manifest)
     if manifest.verdict == "rejected":
         return best
-    if planning.get() is not None:
-        return new
-    promotion = artifacts.promote(at.store, at.run, policy, k, expected=best.promotion)
+    if planning.get() is None:
+        promotion = artifacts.promote(at.store, at.run, policy, k, expected=best.promotion)
+    else:  # later rounds ask whether and when the standing policy was promoted
+        promotion = artifacts.Promotion.after(best.promotion, policy, k)
     return new.model_copy(update={"promotion": promotion, "before": best.policy})
 
 
