@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 RECIPES = Path(__file__).parent / "recipes"
 CLAIMS_EPILOG = (
     "Claims are measured on a testbed of arrays, in minutes, and, without --quick, in the sandbox on the whole stack: "
-    "44 ordinary runs named claims-..., which ratchet show and ratchet report know too; expect about an hour on two "
+    "44 ordinary runs named claims-..., which ratchet show and ratchet report know too; expect an hour or more on two "
     "cores. Only the runs are made that the claims asked for need. Interrupted, the same command goes on: what is "
     "finished is found in the store."
 )
