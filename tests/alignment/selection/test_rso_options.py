@@ -165,3 +165,18 @@ def test_a_starved_prompt_is_counted():
     metrics = select(RSO(beta=0.1, num_accepted=4), spread, equal).metrics
     assert metrics["starved"] == 0.5
     assert metrics["beta_rel"] == pytest.approx(0.1 / np.std(range(8)))
+
+
+@pytest.mark.parametrize("beta", [0.5, math.inf])
+def test_equal_rewards_leave_the_correction_alone_to_decide_in_units_of_their_spread_too(beta):
+    """No spread to measure beta in: whatever beta is, what is left is pi_0 / pi_t, here 1 : e^-30."""
+    rso = RSO(beta=beta, beta_unit="prompt_sd", num_accepted=1)
+    drawn = {rso.accept([2.0, 2.0], np.random.default_rng(s), log_ratios_G=[-30.0, 0.0])[0] for s in range(20)}
+    assert drawn == {1}
+
+
+def test_a_zero_with_a_sign_is_a_zero():
+    """(r_max - r) / -0.0 is minus infinity, which every draw exceeds: the top k would become any k."""
+    for method in ("sweeps", "gumbel"):
+        accepted = RSO(beta=-0.0, num_accepted=4, method=method).accept(SEVEN, np.random.default_rng(0))
+        assert accepted == [3, 6, 0, 4]
