@@ -21,8 +21,10 @@ def test_best_worst_pairs_the_extremes():
 
 
 def test_best_worst_goes_inward_without_reusing_a_candidate():
-    """Order 4, 3, 2, 1, 0: (4, 0), then (3, 1); the middle one has no partner. Three were asked for."""
+    """Order 4, 3, 2, 1, 0: (4, 0), then (3, 1); the middle one has no partner. Three were asked for. Of four, going on
+    past the middle would give the same two couples again."""
     assert couples(select(BestWorst(pairs_per_prompt=3), group([0.0, 1.0, 2.0, 3.0, 4.0]))) == [(4, 0), (3, 1)]
+    assert couples(select(BestWorst(pairs_per_prompt=4), group([0.0, 1.0, 2.0, 3.0]))) == [(3, 0), (2, 1)]
 
 
 def test_best_worst_drops_gaps_up_to_the_minimum_and_says_so():

@@ -39,6 +39,13 @@ def test_apl_tells_it_of_the_couples_it_asked_about_and_looks_at_no_others():
     assert "missing_rate" not in own_oracle.metrics
 
 
+@pytest.mark.parametrize("answer", [None, 0.5])
+def test_an_oracle_that_cannot_say_spends_its_label_and_orders_nothing(answer):
+    selection = select(APL(acquire="random_distinct"), group([1.0, 0.0]), oracle=lambda *_: answer)
+    assert (selection.pairs, selection.metrics["labels"], selection.metrics["unusable"]) == ((), 1, 1)
+    assert [d.reason for d in selection.dropped] == ["the label is a tie or could not be had"]
+
+
 @pytest.mark.parametrize("selector", [SeRA(bootstrap=0), ReferenceGuided()])
 def test_reviewers_pass_on_why_a_prompt_had_no_pair_to_review(selector):
     """Prompt 0 has equal rewards, prompt 1 one score, prompt 2 a pair."""
