@@ -61,6 +61,14 @@ def test_a_constant_on_both_references_matters_to_losses_of_single_completions_o
 
 
 @by_type
+def test_one_references_logprob_matters_to_all_losses_but_those_without_a_reference(loss):
+    """RSO's hinge-norm against SLiC's hinge, DPO against CPO: one letter of a recipe, two things."""
+    moved = replace(SOME, ref_chosen=SOME.ref_chosen - 3)
+    same = torch.allclose(preference_loss(loss, SOME), preference_loss(loss, moved))
+    assert same == (loss.type in {"hinge", "simpo", "cpo", "orpo", "sft", "rwr"})
+
+
+@by_type
 def test_every_loss_is_read_by_its_type_and_its_defaults_move_a_policy(loss):
     assert TypeAdapter(Loss).validate_python(loss.model_dump()) == loss
     assert any(abs(g) > 0 for g in slope(loss, SOME))

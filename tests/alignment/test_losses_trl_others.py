@@ -39,7 +39,7 @@ def test_losses_without_a_reference_equal_trls_cpo_trainer(loss, loss_type, beta
 
     chosen, rejected, lengths = row(CHOSEN), row(REJECTED), torch.tensor(LENGTHS)
     averaged = (chosen / lengths[0], rejected / lengths[1]) if loss_type == "simpo" else (chosen, rejected)
-    lp = PairLogprobs(chosen, rejected, chosen, chosen, chosen_lengths=lengths[0], rejected_lengths=lengths[1])
+    lp = PairLogprobs(chosen, rejected, rejected, chosen, chosen_lengths=lengths[0], rejected_lengths=lengths[1])
     theirs, *_ = CPOTrainer.cpo_loss(cpo_trainer(loss_type=loss_type, beta=beta), *averaged)
     torch.testing.assert_close(preference_loss(loss, lp), theirs, **TO_1E6)
 
@@ -125,6 +125,6 @@ def test_orpo_equals_trls_odds_ratio():
     chosen, rejected, lengths = row(CHOSEN), row(REJECTED), torch.tensor(LENGTHS)
     orpo = SimpleNamespace(beta=0.25, accelerator=CPU)
     odds, *_ = ORPOTrainer.odds_ratio_loss(orpo, chosen / lengths[0], rejected / lengths[1])
-    lp = PairLogprobs(chosen, rejected, chosen, chosen, chosen_lengths=lengths[0], rejected_lengths=lengths[1])
+    lp = PairLogprobs(chosen, rejected, rejected, chosen, chosen_lengths=lengths[0], rejected_lengths=lengths[1])
     ours = preference_loss(ORPO(beta=0.25), lp)
     torch.testing.assert_close(ours.float(), (-chosen / lengths[0]).float() - odds, **TO_1E6)
