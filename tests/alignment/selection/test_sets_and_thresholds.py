@@ -115,12 +115,12 @@ TWO_LAYERS = [DRAFT, DRAFT, DRAFT, (1, "a"), (1, "a"), (1, "b"), (1, "b")]
 
 
 def test_within_a_layer_no_draft_meets_a_refinement():
-    """Drafts 0, 3, 1; refinements with feedback a 5, 9 and with b 8, 6: gaps 3, 4 and 2, where best against worst would
-    pair refinement 9 with draft 0."""
-    g = tree([0.0, 3.0, 1.0, 5.0, 9.0, 8.0, 6.0], TWO_LAYERS)
-    assert couples(select(BestWorst(), g)) == [(4, 0)]
+    """Drafts 0, 2.5, 1; refinements with feedback a 5, 8.5 and with b 9, 6: gaps 2.5, 3.5 and 3, where best against
+    worst would pair refinement 9 with draft 0, and all refinements of draft 1 together 9 with 5."""
+    g = tree([0.0, 2.5, 1.0, 5.0, 8.5, 9.0, 6.0], TWO_LAYERS)
+    assert couples(select(BestWorst(), g)) == [(5, 0)]
     assert couples(select(BestWorst(within="layer"), g)) == [(4, 3)]
-    assert couples(select(BestWorst(within="layer", pairs_per_prompt=3), g)) == [(4, 3), (1, 0), (5, 6)]
+    assert couples(select(BestWorst(within="layer", pairs_per_prompt=3), g)) == [(4, 3), (5, 6), (1, 0)]
 
 
 def test_without_refinements_a_layer_is_the_group():
