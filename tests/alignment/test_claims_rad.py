@@ -75,6 +75,7 @@ def test_rank_correlation_by_hand():
     assert rank_correlation((1, 2, 3), [0.2, 0.1, 0.9]) == pytest.approx(0.5)  # 1 - 6 * 2 / (3 * 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rho", "seeds", "low", "high"), [(0.1, 10, 0.1, 2.0), (0.3, 4, 0.2, 2.0), (1.0, 2, -1.0, 0.0)]
 )
