@@ -219,4 +219,9 @@ class RunConfig(Strategy):
                 "completion of those scored together, so those of two layers cannot be compared; use a reward of "
                 "another type, or sampler.type = 'preference_conditioned'"
             )
+        if self.relabel is not None and isinstance(self.reward, Pairwise):
+            yield (
+                "relabel with reward.type = 'pairwise': its scores are relative to one completion of each prompt, so a "
+                "goal would mean something else at every prompt; use a reward of another type, or leave relabel out"
+            )
         yield from selection_problems(self.select, self.sampler)

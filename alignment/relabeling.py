@@ -1,16 +1,15 @@
 """Relabelers: pairs under other prompts than those their completions were sampled for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, Self
 
 import numpy as np
 from pydantic import Field, NonNegativeFloat, model_validator
 
+from alignment.errors import UserError
+from alignment.relabelled_rows import Render, Row, gathered
 from alignment.score_maps import HIGHEST, LOWEST, Scale, ScoreMap
-from alignment.types import Candidate, Dropped, Goal, Group, PreferencePair, Prompt, Record, Strategy, digest_of
-
-Render = Callable[[Prompt], tuple[int, ...]]
-"""The policy's chat template: token ids of a prompt."""
+from alignment.types import Dropped, Goal, Group, PreferencePair, Prompt, Record, Strategy, digest_of
 
 
 class Relabelled(Record):
@@ -31,14 +30,6 @@ class _Judged(NamedTuple):
     pair: PreferencePair
     high: float
     low: float
-
-
-class _Row(NamedTuple):
-    """A pair under a goal; its indices are those of the group it came from."""
-
-    prompt: Prompt
-    group: Group
-    pair: PreferencePair
 
 
 class RewardConditioned(Strategy):
@@ -114,8 +105,18 @@ class RewardConditioned(Strategy):
         return self.goal(self.serve)
 
     def fitted(self, rewards: Sequence[float]) -> ScoreMap:
-        """The run's score map, from the initial policy's held-out rewards where it is not given."""
-        return self.scale if isinstance(self.scale, ScoreMap) else self.scale.fit(rewards)
+        """The run's score map, from the initial policy's held-out rewards where it is not given. UserError where those
+        do not reach the goal that is served."""
+        if isinstance(self.scale, ScoreMap):
+            return self.scale
+        scale = self.scale.fit(rewards)
+        if not scale.goals[0] <= self.serve <= scale.goals[-1]:
+            raise UserError(
+                f"relabel.serve = {self.serve:g} is outside the goals {scale.goals[0]:g} to {scale.goals[-1]:g} of the "
+                "score map that was fitted, since many rewards are the same: no pair can be trained near it; lower it, "
+                "or set relabel.scale.type = 'given'"
+            )
+        return scale
 
     def __call__(
         self,
@@ -152,7 +153,7 @@ class RewardConditioned(Strategy):
             else:
                 fit.append(judged)
         kept = self._drawn(fit)
-        conditioned, made = _gathered([row for one in kept for row in self._rows(one)], ids_of)
+        conditioned, made = gathered([row for one in kept for row in self._rows(one)], ids_of)
         metrics = self._metrics(kept, left_out=len(fit) - len(kept), dropped=len(dropped))
         return Relabelled(groups=conditioned, pairs=made, dropped=tuple(dropped), metrics=metrics)
 
@@ -192,12 +193,12 @@ class RewardConditioned(Strategy):
         by_digest = sorted(range(len(fit)), key=lambda n: digest_of(_identity(fit[n])))
         return [fit[n] for n in sorted(by_digest[:count])]
 
-    def _rows(self, one: _Judged) -> tuple[_Row, _Row]:
+    def _rows(self, one: _Judged) -> tuple[Row, Row]:
         """As it is under the high goal, swapped under the low one."""
         higher, lower = (one.group.prompt.at_goal(self.goal(score)) for score in (one.high, one.low))
         same = one.pair.model_copy(update={"margin": (one.high - one.low) ** 2})
         swapped = same.model_copy(update={"chosen": one.pair.rejected, "rejected": one.pair.chosen})
-        return _Row(higher, one.group, same), _Row(lower, one.group, swapped)
+        return Row(higher, one.group, same), Row(lower, one.group, swapped)
 
     def _metrics(self, kept: Sequence[_Judged], *, left_out: int, dropped: int) -> dict[str, float]:
         """Counts, and how the goals lie: where ``serve`` is above ``goal_max``, the policy is asked to extrapolate."""
@@ -215,42 +216,3 @@ Relabel = RewardConditioned
 
 def _identity(one: _Judged) -> list[str | int]:
     return [one.group.prompt.at_goal(None).id, one.pair.chosen, one.pair.rejected]
-
-
-def _gathered(rows: Sequence[_Row], ids_of: Render) -> tuple[tuple[Group, ...], tuple[PreferencePair, ...]]:
-    """Rows under one prompt and goal as one group, and each row's pair with its indices there."""
-    rows_of: dict[str, list[_Row]] = {}
-    for row in rows:
-        rows_of.setdefault(row.prompt.id, []).append(row)
-    groups: list[Group] = []
-    position: dict[tuple[str, int], int] = {}
-    for prompt_id, together in rows_of.items():
-        prompt, source, _ = together[0]
-        if any(row.group.prompt.id != source.prompt.id for row in together):
-            raise ValueError(f"prompt {source.prompt.id}: two groups of one question, under different goals")
-        used = sorted({i for row in together for i in (row.pair.chosen, row.pair.rejected)})
-        position |= {(prompt_id, i): k for k, i in enumerate(used)}
-        groups.append(_part(source, prompt, ids_of(prompt), used))
-    pairs = [
-        row.pair.model_copy(
-            update={
-                "prompt_id": row.prompt.id,
-                "chosen": position[row.prompt.id, row.pair.chosen],
-                "rejected": position[row.prompt.id, row.pair.rejected],
-                "condition": row.prompt.goal and row.prompt.goal.text,
-            }
-        )
-        for row in rows
-    ]
-    return tuple(groups), tuple(pairs)
-
-
-def _part(source: Group, prompt: Prompt, prompt_ids: tuple[int, ...], used: Sequence[int]) -> Group:
-    """Some candidates under another prompt: the sampler's log-probability was of the old one, and what a draft was
-    refined from stands in the group it came from."""
-    moved = {"parent": None, "feedback": None, "logprob": None}
-    candidates: list[Candidate] = [
-        source.candidates[i].model_copy(update={"index": k, **moved}) for k, i in enumerate(used)
-    ]
-    rewards = {name: tuple(rewards_G[i] for i in used) for name, rewards_G in source.rewards.items()}
-    return Group(prompt=prompt, prompt_ids=prompt_ids, candidates=tuple(candidates), rewards=rewards)

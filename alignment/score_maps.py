@@ -1,5 +1,6 @@
 """Score maps: from a reward model's own scale to the goals a policy is asked for, fixed for a run."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Literal, Self
@@ -58,8 +59,9 @@ class AffineFit(Strategy):
     decimals: int = Field(default=1, ge=0, le=3)
 
     def fit(self, rewards: Sequence[float]) -> ScoreMap:
-        """UserError for rewards without spread."""
-        mean, reach = float(np.mean(rewards)), self.sds * float(np.std(rewards))
+        """Rewards that are no finite number are left out. UserError for rewards without spread."""
+        finite = _finite(rewards)
+        mean, reach = float(np.mean(finite)), self.sds * float(np.std(finite))
         return _fitted((mean - reach, mean + reach), (LOWEST, HIGHEST), self.decimals)
 
 
@@ -72,13 +74,24 @@ class QuantileFit(Strategy):
     decimals: int = Field(default=1, ge=0, le=3)
 
     def fit(self, rewards: Sequence[float]) -> ScoreMap:
-        """Of knots with one reward the lowest goal stays. UserError for rewards without spread."""
+        """Of knots with one reward the lowest goal stays. Rewards that are no finite number are left out. UserError for
+        rewards without spread."""
         goals = np.linspace(LOWEST, HIGHEST, self.knots)
-        quantiles, first = np.unique(np.quantile(rewards, np.linspace(0, 1, self.knots)), return_index=True)
+        quantiles, first = np.unique(np.quantile(_finite(rewards), np.linspace(0, 1, self.knots)), return_index=True)
         return _fitted(quantiles.tolist(), goals[first].tolist(), self.decimals)
 
 
 Scale = Annotated[ScoreMap | AffineFit | QuantileFit, Field(discriminator="type")]
+
+
+def _finite(rewards: Sequence[float]) -> list[float]:
+    finite = [reward for reward in rewards if math.isfinite(reward)]
+    if not finite:
+        raise UserError(
+            f"relabel.scale: of {len(rewards)} held-out rewards of the initial policy none is a finite number, so no "
+            "scale fits them; see why they are missing, or give one with relabel.scale.type = 'given'"
+        )
+    return finite
 
 
 def _fitted(rewards: Sequence[float], goals: Sequence[float], decimals: int) -> ScoreMap:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from alignment.execution import Engine
-from infra import ray_pool
+from infra import ray_pool, training_workers
 from infra.reward_models import RewardSource
 from infra.samplers import Samplers
 from infra.scoring import Scorers
@@ -85,6 +85,7 @@ def open_scorers(
 
 def release() -> None:
     """End every process kept warm."""
+    training_workers.release()
     with _sharing:
         for kept in (*_warm.values(), *_stacks.values()):
             kept.close()

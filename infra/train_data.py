@@ -14,6 +14,7 @@ from alignment.execution import Trainer
 from alignment.packing import TrainingGroup
 from alignment.types import Record
 
+OUTCOME = "outcome.json"
 GROUPS = pa.schema(
     [
         pa.field("prompt_id", pa.string(), nullable=False),
@@ -98,7 +99,7 @@ class TrainOutcome(Record):
 def write_job(scratch: Path, job: TrainJob, groups: Sequence[TrainingGroup]) -> None:
     """Lay out a job for its workers. What an earlier attempt at it left (checkpoints, metrics) stays."""
     scratch.mkdir(parents=True, exist_ok=True)
-    (scratch / "outcome.json").unlink(missing_ok=True)
+    (scratch / OUTCOME).unlink(missing_ok=True)
     pq.write_table(pa.Table.from_pylist([group.model_dump() for group in groups], GROUPS), scratch / "groups.parquet")
     write_record(scratch / "job.json", job)
 

@@ -1,6 +1,7 @@
 """The training job: what every worker of a Ray Train job runs."""
 
 import faulthandler
+import gc
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from alignment.errors import UserError
 from alignment.packing import TrainingGroup, micro_batches, optimiser_steps
 from infra.train_checkpoint import restore, resumable, save_checkpoint
 from infra.train_data import (
+    OUTCOME,
     TrainJob,
     TrainOutcome,
     append_metrics,
@@ -27,39 +29,44 @@ from infra.train_engine import (
 )
 from infra.train_export import export, reload_gives_same_logprobs
 from infra.train_step import train_step
+from infra.training_workers import orders
 
 
 def train_worker(config: Mapping[str, Any]) -> None:
-    """Train, export and probe the job laid out in ``config["scratch"]``.
+    """Do the jobs that are put on ``config["desk"]``: train, export and probe.
 
     An error that every worker meets alike and that a user can mend goes into the outcome, since to run again would
     meet it again; anything else is raised, and Ray Train starts the workers anew from the last checkpoint.
     """
-    scratch = Path(config["scratch"])
-    job, groups = read_job(scratch)
-    left = job.deadline - time.time()
-    if left <= 0:
-        return  # the driver says so; raising would start the workers once more
-    with (scratch / f"stacks-{time.time_ns()}.txt").open("w") as stacks:
-        faulthandler.dump_traceback_later(left, exit=True, file=stacks)  # a hang says where, and ends
-        try:
-            _run(job, groups, scratch, left)
-        finally:
-            faulthandler.cancel_dump_traceback_later()
-
-
-def _run(job: TrainJob, groups: Sequence[TrainingGroup], scratch: Path, left: float) -> None:
     import torch
 
-    gang = join_gang(job.trainer, timeout=left)
+    gang: Gang | None = None
+    for scratch in orders(Path(config["desk"])):
+        if (scratch / OUTCOME).exists():
+            continue  # done by workers that failed after it
+        job, groups = read_job(scratch)
+        left = job.deadline - time.time()
+        if left <= 0:
+            return  # the driver says so; raising would start the workers once more
+        with (scratch / f"stacks-{time.time_ns()}.txt").open("w") as stacks:
+            faulthandler.dump_traceback_later(left, exit=True, file=stacks)  # a hang says where, and ends
+            try:
+                gang = gang or join_gang(job.trainer, timeout=left)
+                _run(job, groups, scratch, gang)
+            finally:
+                faulthandler.cancel_dump_traceback_later()
+        gc.collect()  # the engine's parts refer to each other
+    if gang is not None:
+        torch.distributed.destroy_process_group()
+
+
+def _run(job: TrainJob, groups: Sequence[TrainingGroup], scratch: Path, gang: Gang) -> None:
     try:
         outcome = train_in_gang(job, groups, scratch, gang)
     except UserError as error:
         outcome = TrainOutcome(error=str(error))
-    finally:
-        torch.distributed.destroy_process_group()
     if gang.rank == 0:
-        write_record(scratch / "outcome.json", outcome)
+        write_record(scratch / OUTCOME, outcome)
 
 
 def train_in_gang(job: TrainJob, groups: Sequence[TrainingGroup], scratch: Path, gang: Gang) -> TrainOutcome:

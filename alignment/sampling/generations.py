@@ -3,6 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from alignment.types import Candidate, Group
 
 
@@ -18,12 +21,18 @@ class Generation(NamedTuple):
 
 def generation_of(candidates: Sequence[Candidate]) -> list[int]:
     """(G,) refinements between each candidate and the draft it goes back to; 0 for what was drawn under the prompt
-    itself, or from a draft of another group. Candidates of one generation, parent and feedback were drawn alike: pairs
-    among them are not told apart by how they were drawn."""
+    itself, or from a draft of another group."""
     depths: list[int] = []
     for candidate in candidates:
         depths.append(0 if candidate.parent is None else depths[candidate.parent] + 1)
     return depths
+
+
+def drawn_alike(group: Group) -> list[NDArray[np.bool_]]:
+    """(G,) masks of the candidates that were drawn under one prompt: the drafts, and the refinements of each draft and
+    feedback. Pairs among them are not told apart by how they were drawn."""
+    shown = [(c.parent, c.feedback) for c in group.candidates]
+    return [np.array([one == asked for one in shown], dtype=bool) for asked in dict.fromkeys(shown)]
 
 
 def generations(groups: Iterable[Group]) -> list[Generation]:

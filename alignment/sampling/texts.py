@@ -25,7 +25,8 @@ class OneTurn(Strategy):
     """One user turn that quotes everything, as in Ye & Ng 2024, arXiv:2408.12163; the wording is ours.
 
     The request that is quoted holds its stated preference already, so the preference is said twice, as it is there. A
-    system message stays one; of a longer conversation, all turns are quoted.
+    system message stays one, and a goal stays where it is placed, since a policy that was trained under goals is
+    undefined without one; of a longer conversation, all turns are quoted.
     """
 
     type: Literal["one_turn"] = "one_turn"
@@ -65,7 +66,7 @@ class OneTurn(Strategy):
     def _quoting(self, template: str, prompt: Prompt, **texts: str) -> Prompt:
         system, asked = _parted(prompt)
         text = template.format(question=prompt_text(asked), preference=prompt.preference or self.no_preference, **texts)
-        return Prompt.of((*system, Message(role="user", content=text)))
+        return Prompt.of((*system, Message(role="user", content=text)), goal=prompt.goal)
 
 
 class Turns(Strategy):

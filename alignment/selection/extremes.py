@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt
 
+from alignment.sampling.generations import drawn_alike
 from alignment.selection.couples import Couple, Rewards, Selection, select_by_reward
 from alignment.selection.evidence import NO_EVIDENCE, Evidence
 from alignment.types import Group, PreferencePair, Strategy
@@ -22,19 +23,28 @@ class BestWorst(Strategy):
     pairs_per_prompt: PositiveInt = 1
     min_margin: NonNegativeFloat = 0.0
     """Pairs whose reward gap is at most this carry no signal and are dropped."""
+    within: Literal["group", "layer"] = Field(default="group", exclude_if=lambda within: within == "group")
+    """``layer`` (ours) pairs a draft with drafts, and a refinement with those of the same draft and feedback, the
+    widest gaps of a prompt first. Refinements are unlike drafts in style and mostly better, so that of a pair across
+    layers a loss can learn the style (PRS)."""
 
     def __call__(
         self, groups: Iterable[Group], rng: np.random.Generator, *, reward: str, evidence: Evidence = NO_EVIDENCE
     ) -> Selection:
         """Pairs by the rewards named ``reward``. What one prompt yields does not depend on the other prompts."""
-        return select_by_reward(groups, rng, self._couples, reward=reward, source=self.type, min_margin=self.min_margin)
+        return select_by_reward(
+            groups, rng, self._couples, reward=reward, source=self.type, min_margin=self.min_margin,
+            empty="no layer has two completions that may be paired",
+        )  # fmt: skip
 
     def _couples(
         self, group: Group, rewards_G: Rewards, rng: np.random.Generator
     ) -> tuple[list[Couple], dict[str, float]]:
-        worst_first = worst_to_best(rewards_G, rng)
-        count = min(self.pairs_per_prompt, len(worst_first) // 2)
-        return [(worst_first[-1 - i], worst_first[i]) for i in range(count)], {}
+        if self.within == "group":
+            return _inward(rewards_G, rng)[: self.pairs_per_prompt], {}
+        layers = [_inward(np.where(layer, rewards_G, np.nan), rng) for layer in drawn_alike(group)]
+        widest = sorted((c for layer in layers for c in layer), key=lambda c: rewards_G[c[1]] - rewards_G[c[0]])
+        return widest[: self.pairs_per_prompt], {}
 
 
 class TopK(Strategy):
@@ -74,6 +84,12 @@ def to_review(
     if labelled is None:
         return BestWorst()(groups, rng, reward=reward)
     return Selection(pairs=tuple(labelled), dropped=(), metrics={})
+
+
+def _inward(rewards_G: Rewards, rng: np.random.Generator) -> list[Couple]:
+    """Best and worst, second best and second worst, and so on."""
+    worst_first = worst_to_best(rewards_G, rng)
+    return [(worst_first[-1 - i], worst_first[i]) for i in range(len(worst_first) // 2)]
 
 
 def worst_to_best(rewards_G: Rewards, rng: np.random.Generator) -> list[int]:

@@ -5,6 +5,7 @@ from alignment.testbed.rad import (
     BETA,
     FEATURES,
     Network,
+    compared,
     make_world,
     pairs_of,
     rank_correlation,
@@ -72,3 +73,21 @@ def test_at_the_start_both_copies_of_a_pair_cancel_for_a_network_that_cannot_see
 def test_rank_correlation_by_hand():
     assert rank_correlation((1, 2, 3), [0.1, 0.2, 0.9]) == pytest.approx(1)
     assert rank_correlation((1, 2, 3), [0.2, 0.1, 0.9]) == pytest.approx(0.5)  # 1 - 6 * 2 / (3 * 8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rho", "seeds", "low", "high"), [(0.1, 10, 0.1, 2.0), (0.3, 4, 0.2, 2.0), (1.0, 2, -1.0, 0.0)]
+)
+def test_rad_gains_where_few_prompts_mix_modes_and_loses_where_all_do(rho: float, seeds: int, low: float, high: float):
+    """Acceptance test 4, at 1 nat: gold at goal 10 against plain DPO's, means over seeds. Where every pair crosses
+    modes DPO has the information already, so a gain there would be the testbed's fault. Whatever rho is, good rejected
+    answers keep their log-probability under their own goal, of which DPO takes more than half a nat."""
+    found = [compared(seed, rho) for seed in range(seeds)]
+
+    def mean(name: str) -> float:
+        return float(np.mean([one[f"rad {name}, rho = {rho:g}"] for one in found]))
+
+    assert low < mean("R3 quality") < high
+    assert mean("R2 unlearning") >= -0.1
+    assert mean("R2 unlearning against dpo") > 0.5

@@ -50,6 +50,24 @@ def test_every_template_says_the_goal_and_its_low_row_prefers_the_low_answer(rea
     assert render(tokenizer, group.prompt) == result.groups[0].prompt_ids
 
 
+@pytest.mark.parametrize(
+    ("placement", "said"),
+    [
+        ("system", "<|system|>Score 8.\n\nBe brief.<|user|>Hello.<|assistant|>Yes?<eos><|user|>Write.<|assistant|>"),
+        ("user", "<|system|>Be brief.<|user|>Score 8.\n\nHello.<|assistant|>Yes?<eos><|user|>Write.<|assistant|>"),
+    ],
+)
+def test_in_a_long_conversation_the_goal_is_said_once_at_its_beginning(tiny_tokenizer: Path, placement, said):
+    tokenizer = load_tokenizer(tiny_tokenizer)
+    turns = (("system", "Be brief."), ("user", "Hello."), ("assistant", "Yes?"), ("user", "Write."))
+    prompt = Prompt.of(tuple(Message(role=role, content=content) for role, content in turns))
+    goal = RewardConditioned(text="Score {goal}.", placement=placement).goal(8)
+    ids = render(tokenizer, prompt.at_goal(goal))
+    assert tokenizer.decode(list(ids)) == f"<bos>{said}"
+    tokenizer.chat_template = goal_template(str(tokenizer.chat_template), goal)
+    assert render(tokenizer, prompt) == ids
+
+
 def test_a_template_without_system_role_refuses_a_goal_that_is_placed_there(real_template):
     with pytest.raises(UserError, match="system"):
         render(real_template("gemma"), group_of("q", (1.0,), goal=RewardConditioned().serving).prompt)

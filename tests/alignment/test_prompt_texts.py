@@ -1,21 +1,43 @@
 """How feedback and refinements are asked for, and what becomes of refinements that speak of it."""
 
+import gzip
+import json
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 from toy_language import HOW, TURNS, drawn, saying, toy_prompts
 
-from alignment.rendering import load_tokenizer, render
+from alignment.rendering import conversation, load_tokenizer, render
 from alignment.sampling import Refine, Reflective
 from alignment.sampling.meta_text import MetaText
 from alignment.sampling.texts import OneTurn, Turns
 from alignment.testbed import sandbox
 from alignment.testbed.sandbox_grammar import tokens_of
 from alignment.testbed.sandbox_refine import ASK_FEEDBACK, ASK_REFINEMENT
-from alignment.types import Message, Prompt
+from alignment.types import Goal, Message, Prompt
 from alignment.worlds import Sandbox
 
 SYSTEM = Message(role="system", content="Be kind.")
 ASKED = Prompt.of((SYSTEM, Message(role="user", content="Write {a} note.")), "I prefer verse.")
+
+
+@pytest.mark.parametrize("placement", ["system", "user"])
+@pytest.mark.parametrize("texts", [OneTurn(), Turns()])
+def test_a_policy_that_is_served_at_a_goal_is_asked_at_it_for_feedback_and_refinements(texts, placement):
+    """A conditioned policy without its goal is undefined. The goal is said once, where drafts are asked with it, and
+    is no part of what is quoted."""
+    served = ASKED.at_goal(Goal(text="Score 10.", placement=placement))
+    place = 0 if placement == "system" else 1
+    requests = (
+        texts.feedback(served, "D."),
+        texts.refinement(served, "D.", "F."),
+        texts.refinement(served, "D.", None),
+    )
+    for request in requests:
+        said = [m.content for m in conversation(request)]
+        assert said[place].startswith("Score 10.\n\n")
+        assert "".join(said).count("Score 10.") == 1
 
 
 def contents(prompt: Prompt) -> list[tuple[str, str]]:
@@ -158,3 +180,15 @@ class TestMetaText:
         policy = saying(["Here is the answer: a", "the feedback"])
         [one] = drawn(Reflective(n=2, depth=1, refine=HOW), toy_prompts(1), policy)
         assert [c.text for c in one.candidates] == ["Here is the answer: a", "the feedback"]
+
+    def test_few_real_answers_are_taken_for_meta_text(self, shared_data: Path):
+        """19,320 answers that refine nothing, so whatever is found is a false alarm: of 1.1%, mostly "your feedback" in
+        letters that ask for some, and of the openings cut most are none of an answer's content."""
+        path = shared_data / "candidates" / "alpaca_eval_v2.24models.jsonl.gz"
+        rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+        answers = [(c["output"], row["instruction"]) for row in rows for c in row["candidates"]]
+        cleaned = [(text, MetaText().cleaned(text, asked)) for text, asked in answers]
+        assert len(cleaned) == 805 * 24
+        assert sum(c.objection is not None for _, c in cleaned) == 135
+        assert sum(c.objection is None and c.text != text for text, c in cleaned) == 82
+        assert all(text.endswith(c.text) and c.text.strip() for text, c in cleaned)

@@ -13,8 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from alignment.config import PromptFile, RunConfig
+from alignment.models import Pretrained
 from alignment.relabeling import RewardConditioned
 from alignment.rendering import conversation
+from alignment.rewards import Pairwise
 from alignment.score_maps import ScoreMap
 from alignment.splits import split_held_out
 
@@ -72,8 +75,8 @@ def test_ties_give_no_row_even_where_any_gap_will_do():
 
 
 def test_a_gap_of_exactly_the_least_is_kept():
-    """5.1 - 4.1 is 0.9999999999999996 in floats and 1.0 in goals."""
-    group = group_of("q", (5.1, 4.1))
+    """8.2 - 7.2 is 0.9999999999999991 in floats and 1.0 in goals."""
+    group = group_of("q", (8.2, 7.2))
     assert len(relabelled([group], [pair_of(group, 0, 1)], RewardConditioned(min_gap=1.0)).pairs) == 2
 
 
@@ -176,6 +179,18 @@ def test_where_the_goals_lie_is_told_beside_the_one_served():
 def test_what_cannot_be_meant_is_refused_when_it_is_read(fields, said):
     with pytest.raises(ValidationError, match=re.escape(said)):
         RewardConditioned.model_validate(fields)
+
+
+def test_scores_relative_to_one_completion_of_each_prompt_are_no_goals():
+    said = "relabel with reward.type = 'pairwise': its scores are relative to one completion of each prompt"
+    with pytest.raises(ValidationError, match=re.escape(said)):
+        RunConfig(
+            run="r",
+            policy=Pretrained(model="m"),
+            prompts=PromptFile(path="p.jsonl"),
+            reward=Pairwise(model=Pretrained(model="r")),
+            relabel=RewardConditioned(),
+        )
 
 
 def test_on_real_scores_the_rows_are_exact(shared_data: Path):

@@ -1,10 +1,4 @@
-"""The sandbox's claims as runs: what every cell is configured as, and two cells on the real engines."""
-
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+"""The sandbox's claims as runs: what every cell is configured as."""
 
 import pytest
 
@@ -20,7 +14,6 @@ from alignment.testbed.sandbox_grammar import tokens_of
 from alignment.testbed.sandbox_refine import ASK_FEEDBACK, ASK_REFINEMENT
 from flows.claims import base_config
 
-ROOT = Path(__file__).resolve().parents[2]
 BASE = base_config("s")
 
 
@@ -89,42 +82,3 @@ def test_a_policy_is_evaluated_at_the_goal_of_its_cell():
         config = config_of(Cell("prs", update="rad", goal=goal))
         assert config.relabel is not None
         assert config.relabel.serve == goal
-
-
-def claims_driver(folder: Path, *words: str) -> str:
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "RATCHET_CACHE": str(folder / "cache"),
-        "PREFECT_HOME": str(folder / "prefect"),
-    }
-    driver = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("claims_driver.py")), *words],
-        cwd=folder,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=1500,
-    )
-    assert driver.returncode == 0, driver.stdout
-    return driver.stdout
-
-
-@pytest.mark.engine
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_two_cells_run_on_the_real_engines_and_are_found_again(tmp_path: Path):
-    """The claims' own configuration at the smallest size. Plain completions are those that PRS's tokens buy, so both
-    arms generated about as much; the second call makes nothing, and gives the same numbers."""
-    store = str(tmp_path / "runs")
-    said = claims_driver(tmp_path, store, str(tmp_path / "first.json"))
-    assert "made in" in said
-    first = json.loads((tmp_path / "first.json").read_text())
-    prs, plain = (first[f"claims-{arm}-best_worst-dpo-s0"] for arm in ("prs", "preference_conditioned"))
-    assert plain["tokens"] == pytest.approx(prs["tokens"], rel=0.25)
-    assert prs["best"].keys() & plain["best"].keys()  # all of a prompt's completions may have been cut in one of them
-    assert prs["trained"].keys() == plain["trained"].keys()
-    assert prs["draft_tokens"] > 0
-    again = claims_driver(tmp_path, store, str(tmp_path / "again.json"))
-    assert "made in" not in again
-    assert json.loads((tmp_path / "again.json").read_text()) == first

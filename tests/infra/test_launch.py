@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -22,6 +23,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(600)]
 TRAIN = Train(groups_per_step=1, epochs=60, learning_rate=3e-3)
 TRAINER = Trainer(checkpoint_steps=5, threads=1)
 STEPS = 180
+OF_THREE = Train(groups_per_step=3, epochs=6, learning_rate=3e-3)
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +51,12 @@ def launch(tiny_policy: Path, groups: list[TrainingGroup], tmp_path_factory: pyt
 def undisturbed(launch) -> tuple[TrainResult, list[StepMetrics]]:
     heard: list[StepMetrics] = []
     return launch("undisturbed", on_step=heard.append), heard
+
+
+@pytest.fixture(scope="module")
+def one(undisturbed, launch) -> TrainResult:
+    """Another job for the same worker."""
+    return launch("one", OF_THREE)
 
 
 def weights(launch, name: str) -> dict:
@@ -85,6 +93,24 @@ def test_the_exported_folder_has_the_tokenizer_and_the_keys_of_the_policy(undist
     assert weights(launch, "undisturbed").keys() == load_file(tiny_policy / "model.safetensors").keys()
 
 
+def test_workers_stay_for_the_next_job_and_change_no_bit_of_it(undisturbed, one, launch):
+    """A process that has done other jobs gives what a fresh one gives."""
+    pid = worker_pid()
+    again = launch("again")
+    assert worker_pid() == pid
+    assert [step.loss for step in again.steps] == [step.loss for step in undisturbed[0].steps]
+    ours, theirs = weights(launch, "again"), weights(launch, "undisturbed")
+    assert all((ours[name] == theirs[name]).all() for name in theirs)
+
+
+def test_a_worker_that_dies_between_jobs_is_missed_by_nobody(undisturbed, launch):
+    """Its successor does not look for the job that is done, whose folder is gone."""
+    shutil.rmtree(launch.root / "again")
+    os.kill(worker_pid(), signal.SIGKILL)
+    after = launch("after", TRAIN.model_copy(update={"epochs": 1}))
+    assert [step.step for step in after.steps] == [0, 1, 2]
+
+
 def test_a_killed_worker_changes_no_bit_of_the_result(undisturbed, launch):
     """kill -9 after ten steps: Ray Train starts it anew, and it goes on from the last checkpoint."""
     heard: list[StepMetrics] = []
@@ -105,20 +131,18 @@ def test_a_killed_worker_changes_no_bit_of_the_result(undisturbed, launch):
     assert all((ours[name] == theirs[name]).all() for name in theirs)
 
 
-def test_two_workers_at_zero_3_train_as_one_does(launch):
+def test_a_job_past_its_deadline_ends_with_a_diagnosis(launch):
+    with pytest.raises(UserError, match=r"trainer\.timeout = 2 s \(0 steps done\).*Free: CPU"):
+        launch("late", trainer=TRAINER.model_copy(update={"timeout": 2.0}))
+
+
+def test_two_workers_at_zero_3_train_as_one_does(one, launch):
     """Six steps of three groups, which two workers share as two and one."""
-    train = Train(groups_per_step=3, epochs=6, learning_rate=3e-3)
-    one = launch("one", train)
-    two = launch("two", train, TRAINER.model_copy(update={"workers": 2, "zero_stage": 3}))
+    two = launch("two", OF_THREE, TRAINER.model_copy(update={"workers": 2, "zero_stage": 3}))
     assert [s.loss for s in two.steps] == pytest.approx([s.loss for s in one.steps], abs=1e-4)
     assert [s.tokens for s in two.steps] == [s.tokens for s in one.steps]
     ours, theirs = weights(launch, "two"), weights(launch, "one")
     assert max(abs(ours[name] - theirs[name]).max() for name in theirs) < 1e-4
-
-
-def test_a_job_past_its_deadline_ends_with_a_diagnosis(launch):
-    with pytest.raises(UserError, match=r"trainer\.timeout = 2 s \(0 steps done\).*Free: CPU"):
-        launch("late", trainer=TRAINER.model_copy(update={"timeout": 2.0}))
 
 
 def test_nothing_to_train_on_is_refused(launch):

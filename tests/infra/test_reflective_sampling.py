@@ -1,19 +1,22 @@
 """Reflective sampling through the real engine: random weights of 40,000, and completions that mostly do not end."""
 
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from alignment.execution import Engine
-from alignment.rendering import load_tokenizer, render
+from alignment.packing import training_groups
+from alignment.rendering import completion_ids, load_tokenizer, render
 from alignment.rewards import Verifier
-from alignment.sampling import Decoding, PreferenceConditioned, Refine, Reflective
+from alignment.sampling import Decoding, PreferenceConditioned, Refine, Reflective, Request
 from alignment.sampling.growing import NO_BEST
 from alignment.sampling.texts import Turns
-from alignment.types import Candidate, Group, Message, Prompt
+from alignment.types import Candidate, Group, Message, PreferencePair, Prompt, SequenceLogprobs
 from infra.engines import open_samplers, open_scorers, release
 from infra.reward_models import RewardSource
-from infra.samplers import tokenised
+from infra.samplers import Samplers, tokenised
 
 ENGINE = Engine(keep_warm=True, threads=1, timeout=400)
 DECODING = Decoding(max_tokens=12)
@@ -39,6 +42,46 @@ def test_a_shortened_candidate_has_the_ids_of_its_text(tiny_tokenizer: Path):
     assert tokenised(tokenizer, PROMPTS[0], sampled) == sampled
     blank = cut.model_copy(update={"text": ""})
     assert tokenised(tokenizer, PROMPTS[0], blank) == blank
+
+
+def test_no_training_row_holds_a_draft_or_feedback(tiny_tokenizer: Path):
+    """Acceptance test 5. What the trainer is given of a tree is the prompt's own tokens before each completion's own:
+    nothing of the draft that was refined, of the feedback, or of the requests for either."""
+    tokenizer = load_tokenizer(tiny_tokenizer)
+    turns = Turns()
+
+    def generate(requests: Sequence[Request]) -> list[list[Candidate]]:
+        said = {turns.ask_feedback: "Mention the weather.", turns.ask_refinement: "The weather looks fine."}
+        texts = [said.get(r.prompt.messages[-1].content, "Dear Anna.") for r in requests]
+        return [
+            [
+                Candidate(
+                    index=i, text=text, token_ids=completion_ids(tokenizer, r.prompt, text), finish_reason="stop"
+                )
+                for i in range(r.n)
+            ]
+            for r, text in zip(requests, texts, strict=True)
+        ]  # fmt: skip
+
+    trees = Reflective(n=4, refine=Refine(texts=turns))(
+        PROMPTS, generate, lambda prompts, texts: [{"reward": [1.0] * len(t)} for t in texts], seed=(0, 0)
+    )
+    samplers = Samplers.__new__(Samplers)  # no engine: its tokenizer alone is asked
+    samplers._tokenizer, samplers._rendering = tokenizer, threading.Lock()
+    groups = samplers.assembled(PROMPTS, trees)
+    pairs = [PreferencePair(prompt_id=g.prompt.id, chosen=3, rejected=0, source="test") for g in groups]
+    reference = [
+        SequenceLogprobs(
+            prompt_id=g.prompt.id, logprobs=(-1.0,) * 4, lengths=tuple(len(c.token_ids) for c in g.candidates)
+        )
+        for g in groups
+    ]
+    for prompt, row in zip(PROMPTS, training_groups(groups, pairs, reference), strict=True):
+        asked = tokenizer.decode(list(row.prompt_ids))
+        assert asked == f"<bos><|user|>{prompt.messages[0].content}\n\nBe kind.<|assistant|>"
+        assert [tokenizer.decode(list(ids)) for ids in row.completions] == [
+            "Dear Anna.<eos>", "The weather looks fine.<eos>"
+        ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,7 @@ def folder(tiny_policy: Path, preference_groups: list[TrainingGroup], tmp_path_f
     return folder
 
 
-def answers(folder: Path, size: int, questions: str = "answers") -> dict:
+def answers(folder: Path, size: int) -> dict:
     """Run a gang of ``size`` processes to its end."""
     program = Path(__file__).with_name("train_gang.py")
     ranks = []
@@ -60,16 +60,16 @@ def answers(folder: Path, size: int, questions: str = "answers") -> dict:
             "CUDA_VISIBLE_DEVICES": "",
         }
         settings |= worker_env(threads=1)
-        with (folder / f"log-{questions}-{size}-{rank}.txt").open("w") as log:
-            arguments = [sys.executable, str(program), str(folder), str(rank), str(size), questions]
+        with (folder / f"log-{size}-{rank}.txt").open("w") as log:
+            arguments = [sys.executable, str(program), str(folder), str(rank), str(size)]
             ranks.append(subprocess.Popen(arguments, env=os.environ | settings, stdout=log, stderr=subprocess.STDOUT))
     try:
         ended = [rank.wait(timeout=SECONDS) for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()
-    assert ended == [0] * size, (folder / f"log-{questions}-{size}-0.txt").read_text()[-4000:]
-    return json.loads((folder / f"{questions}-{size}.json").read_text())
+    assert ended == [0] * size, (folder / f"log-{size}-0.txt").read_text()[-4000:]
+    return json.loads((folder / f"answers-{size}.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -106,16 +106,11 @@ def test_the_first_loss_is_log_two(gang, stage):
     assert gang[f"gradient-{stage}"]["loss"] == pytest.approx(math.log(2), abs=1e-5)
 
 
-@pytest.fixture(scope="module")
-def losses(folder: Path) -> dict:
-    return answers(folder, 2, "losses")
-
-
 @pytest.mark.parametrize("name", ["kto-0", "kto-3", "rpo-2"])
-def test_a_loss_of_the_whole_step_has_plain_pairs_gradient_on_two_workers(losses, name):
+def test_a_loss_of_the_whole_step_has_plain_pairs_gradient_on_two_workers(two, name):
     """KTO's baseline and RPO's mean length are those of the six pairs, of which each worker sees some; references are
     3 nats apart, so that KTO's is not 0."""
-    answer = losses[name]
+    answer = two[name]
     assert answer["gradient"] < 1e-5
     assert answer["norm"] < 1e-4
     assert answer["loss"] == pytest.approx(answer["plain_loss"], rel=1e-5)

@@ -1,8 +1,7 @@
-"""One worker of a training job without Ray: ``python train_gang.py FOLDER RANK SIZE [losses]``.
+"""One worker of a training job without Ray: ``python train_gang.py FOLDER RANK SIZE``.
 
 Runs every training question of ``test_train_job.py`` in turn, since starting a process costs more than all of them,
-and leaves the answers in ``FOLDER/answers-SIZE.json``; with ``losses``, those about other losses than DPO alone, in
-``FOLDER/losses-SIZE.json``.
+and leaves the answers in ``FOLDER/answers-SIZE.json``.
 """
 
 import json
@@ -178,21 +177,14 @@ def not_a_number(bench: Bench) -> str:
     return "nothing was raised"
 
 
-def main(folder: Path, rank: int, size: int, questions: str = "answers") -> None:
-    store = torch.distributed.FileStore(str(folder / f"meet-{questions}-{size}"), size)
+def main(folder: Path, rank: int, size: int) -> None:
+    store = torch.distributed.FileStore(str(folder / f"meet-{size}"), size)
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=size)
     gang = Gang(rank, size)
     given, groups = read_job(folder)
     set_arithmetic(given.trainer, 0)
     bench = Bench(folder / f"of-{size}", gang)
     answers: dict[str, object] = {}
-    if questions == "losses":
-        far = [g.model_copy(update={"reference": tuple(r - 3 * k for k, r in enumerate(g.reference))}) for g in groups]
-        for name, loss, stage in (("kto", KTO(), 3), ("kto", KTO(), 0), ("rpo", RPO(normalise="step_token_mean"), 2)):
-            answers[f"{name}-{stage}"] = gradient_error(given.policy, far, gang, stage, loss)
-        if rank == 0:
-            (folder / f"losses-{size}.json").write_text(json.dumps(answers))
-        return
     for stage in STAGES:
         answers[f"gradient-{stage}"] = gradient_error(given.policy, groups, gang, stage, DPO())
         answers[f"restart-{stage}"] = restarts(bench, stage)
@@ -204,9 +196,13 @@ def main(folder: Path, rank: int, size: int, questions: str = "answers") -> None
         for stage in (0, 3):
             answers[f"lora-{stage}"] = exports(bench, lora, Trainer(zero_stage=stage, threads=1), f"lora-{stage}")
         answers["nan"] = not_a_number(bench)
+    else:
+        far = [g.model_copy(update={"reference": tuple(r - 3 * k for k, r in enumerate(g.reference))}) for g in groups]
+        for name, loss, stage in (("kto", KTO(), 3), ("kto", KTO(), 0), ("rpo", RPO(normalise="step_token_mean"), 2)):
+            answers[f"{name}-{stage}"] = gradient_error(given.policy, far, gang, stage, loss)
     if rank == 0:
         (folder / f"answers-{size}.json").write_text(json.dumps(answers))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

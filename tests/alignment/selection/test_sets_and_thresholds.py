@@ -1,4 +1,4 @@
-"""RS-DPO's threshold, and sets for losses on several samples."""
+"""RS-DPO's threshold, sets for losses on several samples, and pairs within a layer."""
 
 import math
 
@@ -7,7 +7,8 @@ import pytest
 from made_groups import couples, group, real_answers, select
 from pydantic import ValidationError
 
-from alignment.selection import RSDPO, TopK
+from alignment.selection import RSDPO, BestWorst, TopK
+from alignment.types import Group
 
 
 def test_rs_dpo_takes_every_pair_past_the_threshold():
@@ -97,3 +98,40 @@ def test_top_k_against_the_worse_half_at_random_never_shares_a_completion():
 def test_a_small_group_gives_smaller_sets():
     assert len(select(TopK(k=4), group([1.0, 2.0, 3.0, None, math.nan])).pairs) == 1
     assert select(TopK(k=4), group([1.0, 2.0, 3.0])).metrics["set_size"] == 1
+
+
+def tree(rewards_G, shown) -> Group:
+    """Candidates by what each was shown: the draft it refines, and the feedback on it."""
+    plain = group(rewards_G)
+    candidates = tuple(
+        c.model_copy(update={"parent": parent, "feedback": feedback})
+        for c, (parent, feedback) in zip(plain.candidates, shown, strict=True)
+    )
+    return plain.model_copy(update={"candidates": candidates})
+
+
+DRAFT = (None, None)
+TWO_LAYERS = [DRAFT, DRAFT, DRAFT, (1, "a"), (1, "a"), (1, "b"), (1, "b")]
+
+
+def test_within_a_layer_no_draft_meets_a_refinement():
+    """Drafts 0, 2.5, 1; refinements with feedback a 5, 8.5 and with b 9, 6: gaps 2.5, 3.5 and 3, where best against
+    worst would pair refinement 9 with draft 0, and all refinements of draft 1 together 9 with 5."""
+    g = tree([0.0, 2.5, 1.0, 5.0, 8.5, 9.0, 6.0], TWO_LAYERS)
+    assert couples(select(BestWorst(), g)) == [(5, 0)]
+    assert couples(select(BestWorst(within="layer"), g)) == [(4, 3)]
+    assert couples(select(BestWorst(within="layer", pairs_per_prompt=3), g)) == [(4, 3), (5, 6), (1, 0)]
+
+
+def test_without_refinements_a_layer_is_the_group():
+    g = group([0.0, 1.0, 2.0, 3.0, 4.0])
+    for pairs in (1, 2):
+        within, across = (BestWorst(within=w, pairs_per_prompt=pairs) for w in ("layer", "group"))
+        assert select(within, g).pairs == select(across, g).pairs
+    assert "within" not in BestWorst().model_dump()
+
+
+def test_layers_of_one_completion_give_no_pair_and_say_so():
+    chain = tree([0.0, 1.0, 2.0], [DRAFT, (0, "a"), (1, "a")])
+    (lost,) = select(BestWorst(within="layer"), chain).dropped
+    assert lost.reason == "no layer has two completions that may be paired"
