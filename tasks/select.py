@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
+from pydantic import JsonValue
 
 from alignment.errors import UserError
 from alignment.selection import Evidence, PolicyName, Selection, Selector
@@ -31,12 +32,14 @@ def select(
     inputs = {"groups": groups, "selector": selector, "seed": seed, "logprobs": logprobs or {}, "labelled": labelled}
     asked, recipe = artifacts.asked("pairs", **inputs), artifacts.recipe_of("pairs", **inputs)
     if done := find_step(at, "select", "pairs", recipe):
+        _refuse_missing(done.facts["metrics"], at.folder, max_missing)  # another run may have put up with more
         return Batch(name=at.folder, groups=groups, pairs=done)
 
     with making(at, "select") as watch:
         rng, evidence = np.random.default_rng(seed), _evidence(logprobs or {}, labelled)
         chosen = selector(artifacts.read_rows(groups, Group), rng, reward="reward", evidence=evidence)
-        _refuse(chosen, selector.type, at.folder, max_missing)
+        _refuse_missing(chosen.metrics, at.folder, max_missing)
+        _refuse_none(chosen, selector.type, at.folder)
         facts = {
             "selector": selector.type,
             "pairs": len(chosen.pairs),
@@ -57,13 +60,16 @@ def _evidence(logprobs: Mapping[PolicyName, Artifact], labelled: Artifact | None
     )
 
 
-def _refuse(chosen: Selection, selector: str, folder: str, max_missing: float) -> None:
-    missing = chosen.metrics.get("missing_rate", 0.0)
-    if missing > max_missing:
+def _refuse_missing(metrics: JsonValue | Mapping[str, float], folder: str, max_missing: float) -> None:
+    missing = metrics.get("missing_rate") if isinstance(metrics, Mapping) else None
+    if isinstance(missing, float) and missing > max_missing:
         raise UserError(
             f"{folder}: {missing:.1%} of the completions have no score, more than max_missing = {max_missing:.1%}; the "
             "reasons are with the score step: mend the reward model, or raise max_missing"
         )
+
+
+def _refuse_none(chosen: Selection, selector: str, folder: str) -> None:
     if not chosen.pairs:
         reasons = sorted({d.reason for d in chosen.dropped})
         raise UserError(

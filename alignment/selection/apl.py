@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from alignment.selection.acquisition import Acquire, Offer, needs_logprobs, offer_of, ranked, read
-from alignment.selection.couples import Selection, drop, named_rewards, refuse_twice
+from alignment.selection.couples import Selection, drop, missing_rate, named_rewards, refuse_twice
 from alignment.selection.evidence import NO_EVIDENCE, Evidence
 from alignment.types import Dropped, Group, PreferencePair, Strategy
 
@@ -63,13 +63,12 @@ class APL(Strategy):
                 pairs.append(pair)
         dropped += [drop(o.group.prompt.id, "not among those worth a label") for o in order[self.labels :]]
         metrics = self._metrics(rows, order, pairs, dropped, degenerate)
+        if oracle is None:
+            metrics |= _missing(order[: self.labels], reward)
         return Selection(pairs=tuple(pairs), dropped=tuple(dropped), metrics=metrics)
 
     def _degenerate(self, groups: Sequence[Group], evidence: Evidence) -> bool:
-        if not needs_logprobs(self.acquire):
-            return False
-        ratios = evidence.log_ratios_of("current", "initial")
-        return not any(np.any(ratios(group)) for group in groups)
+        return needs_logprobs(self.acquire) and evidence.unmoved(groups)
 
     def _offers(
         self, groups: Sequence[Group], evidence: Evidence, degenerate: bool, seed: int
@@ -118,6 +117,11 @@ def _labelled(offer: Offer, p: float | None) -> PreferencePair | None:
     return PreferencePair(
         prompt_id=offer.group.prompt.id, chosen=chosen, rejected=rejected, p=max(p, 1 - p), source="apl"
     )
+
+
+def _missing(asked: Sequence[Offer], reward: str) -> dict[str, float]:
+    scores = [named_rewards(offer.group, reward)[list(offer.couple)] for offer in asked]
+    return missing_rate(int(np.isnan(scores).sum()), 2 * len(asked))
 
 
 def _by_reward(reward: str) -> Oracle:

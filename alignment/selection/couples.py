@@ -27,7 +27,17 @@ class Selection(Record):
     (``item`` is ``id:i,j``)."""
     metrics: dict[str, float]
     """Counts, and means over prompts or pairs. A mean over nothing is left out. ``missing_rate`` is the share of
-    candidates without a score."""
+    candidates without a score, among those whose scores were looked at."""
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Why, by what was dropped."""
+        return {row.item: row.reason for row in self.dropped}
+
+    @property
+    def missing(self) -> dict[str, float]:
+        """``missing_rate`` alone, where it was measured."""
+        return {name: value for name, value in self.metrics.items() if name == "missing_rate"}
 
 
 def select_by_reward(
@@ -129,12 +139,15 @@ def drop(item: str, reason: str) -> Dropped:
     return Dropped(step="select", item=item, reason=reason)
 
 
-def accounted(prompts: Iterable[str], paired: set[str], lost: Mapping[str, Sequence[Dropped]]) -> tuple[Dropped, ...]:
-    """Lost pairs of prompts that have others, and one line for each prompt that has none."""
+def accounted(
+    prompts: Iterable[str], paired: set[str], lost: Mapping[str, Sequence[Dropped]], unproposed: Mapping[str, str]
+) -> tuple[Dropped, ...]:
+    """Lost pairs of prompts that have others, and one line for each prompt that has none: where no pair was lost, the
+    reason why none was proposed."""
     rows: list[Dropped] = []
     for prompt in prompts:
-        of_prompt = lost.get(prompt, ())
-        rows += of_prompt if prompt in paired else [drop(prompt, why_empty(of_prompt, "no pair was proposed"))]
+        of_prompt, otherwise = lost.get(prompt, ()), unproposed.get(prompt, "no pair was proposed")
+        rows += of_prompt if prompt in paired else [drop(prompt, why_empty(of_prompt, otherwise))]
     return tuple(rows)
 
 

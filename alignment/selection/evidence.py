@@ -1,6 +1,6 @@
 """What a round knows about its groups beside rewards: log-probabilities under named policies, and pairs with labels."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -58,6 +58,12 @@ class Evidence:
         """log pi - log pi_ref of each candidate, (G,), in nats. Exactly 0 where both policies are the same."""
         over, under = self.logprobs_of(policy), self.logprobs_of(reference)
         return lambda group: over(group) - under(group)
+
+    def unmoved(self, groups: Iterable[Group]) -> bool:
+        """Whether the current policy gives all completions what the initial one gives them, so that every implicit
+        reward is 0. A log-probability that is not finite says nothing of it."""
+        ratios = self.log_ratios_of("current", "initial")
+        return not any(np.any(np.isfinite(of_G) & (of_G != 0)) for of_G in map(ratios, groups))
 
     def implicit_of(self, policy: PolicyName, form: ImplicitForm) -> Callable[[Group], Floats]:
         """Implicit reward of each candidate against the initial policy, (G,), in nats (per token for the means)."""

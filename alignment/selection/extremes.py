@@ -1,6 +1,6 @@
 """Best against worst: as pairs, and as sets for losses that compare several completions at once."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from alignment.sampling.generations import drawn_alike
 from alignment.selection.couples import Couple, Rewards, Selection, select_by_reward
 from alignment.selection.evidence import NO_EVIDENCE, Evidence
-from alignment.types import Group, Strategy
+from alignment.types import Group, PreferencePair, Strategy
 
 
 class BestWorst(Strategy):
@@ -75,6 +75,15 @@ class TopK(Strategy):
         worse = worst_first[: len(worst_first) // 2]
         rejected = worst_first[:k] if self.against == "bottom" else rng.permutation(worse)[:k].tolist()
         return list(zip(worst_first[-k:], rejected, strict=True)), {"set_size": float(k)}
+
+
+def to_review(
+    groups: Iterable[Group], labelled: Sequence[PreferencePair] | None, rng: np.random.Generator, reward: str
+) -> Selection:
+    """The labelled pairs, or best against worst by reward where none are given."""
+    if labelled is None:
+        return BestWorst()(groups, rng, reward=reward)
+    return Selection(pairs=tuple(labelled), dropped=(), metrics={})
 
 
 def _inward(rewards_G: Rewards, rng: np.random.Generator) -> list[Couple]:

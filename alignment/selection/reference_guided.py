@@ -8,7 +8,7 @@ from pydantic import Field
 
 from alignment.selection.couples import Selection, accounted
 from alignment.selection.evidence import NO_EVIDENCE, Evidence, Floats, lengths_of
-from alignment.selection.extremes import BestWorst
+from alignment.selection.extremes import to_review
 from alignment.selection.margins import Band, draw_of, kept_band, length_correlation, lost_outside, review, where
 from alignment.types import Group, Strategy
 
@@ -35,18 +35,16 @@ class ReferenceGuided(Strategy):
     ) -> Selection:
         """The kept pairs, unchanged. Which are kept depends on the whole round, not on its order."""
         rows, seed = list(groups), int(rng.integers(2**63))
-        base = evidence.labelled
-        if base is None:
-            base = BestWorst()(rows, rng, reward=reward).pairs
-        reviewed = review(rows, base, self._values_of(evidence))
+        base = to_review(rows, evidence.labelled, rng, reward)
+        reviewed = review(rows, base.pairs, self._values_of(evidence))
         scores_B = np.abs(reviewed.margins_B) if self.score == "absolute" else reviewed.margins_B
         kept_B = np.zeros(len(scores_B), dtype=bool)
         kept_B[kept_band(scores_B, draw_of(seed, reviewed.pairs), share=self.keep, band=self.band)] = True
         pairs = tuple(where(reviewed, kept_B))
         lost = lost_outside(reviewed, kept_B, f"outside the {self.band} {self.keep:g}")
-        dropped = accounted((g.prompt.id for g in rows), {p.prompt_id for p in pairs}, lost)
+        dropped = accounted((g.prompt.id for g in rows), {p.prompt_id for p in pairs}, lost, base.reasons)
         counts = {"pairs": len(pairs), "dropped": len(dropped), "prompts": len(rows), "reviewed": len(reviewed.pairs)}
-        metrics = {name: float(count) for name, count in counts.items()}
+        metrics = {name: float(count) for name, count in counts.items()} | base.missing
         return Selection(
             pairs=pairs,
             dropped=dropped,

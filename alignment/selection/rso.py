@@ -110,13 +110,18 @@ class RSO(Strategy):
 
     def _scores(self, rewards_G: Rewards, log_ratios_G: Rewards | None) -> tuple[Rewards, float]:
         """(G,) scores and their temperature: score / temperature is what acceptance compares."""
-        valid_G = rewards_G[np.isfinite(rewards_G)]
-        beta = self.beta if self.beta_unit == "reward" else self.beta * float(np.std(valid_G)) if valid_G.size else 0.0
+        beta = self._temperature(rewards_G[np.isfinite(rewards_G)])
         if log_ratios_G is None:
             return rewards_G, beta
         if math.isinf(beta):  # the rewards count for nothing: the target is the initial policy itself
             return np.where(np.isfinite(rewards_G), log_ratios_G, np.nan), 1.0
         return rewards_G + beta * log_ratios_G, beta
+
+    def _temperature(self, valid_V: Rewards) -> float:
+        """beta in units of reward. Equal rewards have no spread to measure it in, and weigh alike at every beta."""
+        if self.beta_unit == "reward" or self.beta == 0:
+            return self.beta
+        return self.beta * float(valid_V.std()) if valid_V.size and np.ptp(valid_V) > 0 else math.inf
 
     def _health(
         self, rewards_G: Rewards, log_ratios_G: Rewards | None, accepted: list[int], sweeps: int
@@ -152,7 +157,7 @@ def acceptance_gap(rewards_G: Rewards, beta: float) -> Rewards:
     """
     top = rewards_G.max()
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        return np.where(rewards_G == top, 0.0, (top - rewards_G) / beta)
+        return np.where(rewards_G == top, 0.0, (top - rewards_G) / (beta + 0.0))  # -0.0 would turn the infinity round
 
 
 def _gumbel_order(scores_V: Rewards, beta: float, indices_V: NDArray[np.intp], rng: np.random.Generator) -> list[int]:

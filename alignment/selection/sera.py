@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeFloat
 
 from alignment.selection.couples import Selection, accounted, pairable
 from alignment.selection.evidence import NO_EVIDENCE, Evidence, Floats, ImplicitForm, lengths_of
-from alignment.selection.extremes import BestWorst
+from alignment.selection.extremes import to_review
 from alignment.selection.margins import (
     Band,
     Mask,
@@ -68,12 +68,12 @@ class SeRA(Strategy):
         self, groups: Iterable[Group], rng: np.random.Generator, *, reward: str, evidence: Evidence = NO_EVIDENCE
     ) -> Selection:
         """Kept and added pairs. They depend on the whole round, and not on its order."""
-        rows, base = list(groups), evidence.labelled
-        if base is None:  # drawn before anything else, so that a first round's pairs are those of best_worst
-            base = BestWorst()(rows, rng, reward=reward).pairs
+        rows = list(groups)
+        # before anything else is drawn, so that a first round's pairs are those of best_worst
+        base = to_review(rows, evidence.labelled, rng, reward)
         seed = int(rng.integers(2**63))
         current = evidence.implicit_of("current", self.implicit)
-        reviewed = review(rows, base, current)
+        reviewed = review(rows, base.pairs, current)
         degenerate = self._degenerate(rows, evidence)
         if degenerate:
             kept_B, added, slope = np.ones(len(reviewed.pairs), dtype=bool), Bootstrapped([], 0), 0.0
@@ -87,20 +87,17 @@ class SeRA(Strategy):
         kept = where(reviewed, kept_B)
         pairs = (*kept, *added.pairs)
         lost = lost_outside(reviewed, kept_B, f"outside the {self.band} {self.keep:g} of implicit margins")
-        dropped = accounted((g.prompt.id for g in rows), {p.prompt_id for p in pairs}, lost)
+        dropped = accounted((g.prompt.id for g in rows), {p.prompt_id for p in pairs}, lost, base.reasons)
         counts = {
             "pairs": len(pairs), "dropped": len(dropped), "prompts": len(rows), "reviewed": len(reviewed.pairs),
             "kept": len(kept), "bootstrapped": len(added.pairs), "collapsed": added.collapsed, "degenerate": degenerate,
         }  # fmt: skip
-        metrics = {name: float(count) for name, count in counts.items()}
+        metrics = {name: float(count) for name, count in counts.items()} | base.missing
         metrics |= {"ensemble": self._weight(evidence), "length_slope": slope}
         return Selection(pairs=pairs, dropped=dropped, metrics=metrics | _margin_metrics(reviewed, kept_B))
 
     def _degenerate(self, groups: Sequence[Group], evidence: Evidence) -> bool:
-        if self.implicit == "mean_logprob":
-            return False
-        ratios = evidence.log_ratios_of("current", "initial")
-        return not any(np.any(ratios(group)) for group in groups)
+        return self.implicit != "mean_logprob" and evidence.unmoved(groups)
 
     def _kept(self, reviewed: Reviewed, slope: float, seed: int) -> Mask:
         margins_B = reviewed.margins_B - slope * reviewed.length_gaps_B

@@ -5,9 +5,35 @@ from typing import get_args
 
 import torch
 
-from alignment.losses import IREPO, Loss, PairLogprobs, preference_loss
+from alignment.losses import (
+    AOT,
+    BCO,
+    CDPO,
+    CPO,
+    DPO,
+    DPOP,
+    EXO,
+    IPO,
+    IREPO,
+    LDDPO,
+    RPO,
+    RWR,
+    SFT,
+    DiscoPOP,
+    Loss,
+    PairLogprobs,
+    RobustDPO,
+    preference_loss,
+)  # fmt: skip
 
 EVERY_LOSS = [kind(votes=10) if kind is IREPO else kind() for kind in get_args(get_args(Loss)[0])]
+EVERY_OTHER_WAY = [
+    IPO(normalise="token_mean"), BCO(shift="zero"), AOT(compare="unpaired", label_smoothing=0.1), RPO(normalise="sum"),
+    RPO(normalise="step_token_mean"), CPO(normalise="sum"), SFT(normalise="sum"), SFT(normalise="token_mean"),
+    RWR(normalise="step_token_mean", tau=1e-3), LDDPO(alpha=0), DiscoPOP(tau=0.99), EXO(label_smoothing=1e-6),
+    CDPO(label_smoothing=0), RobustDPO(flip_rate=0.49), DPOP(penalty=50), DPO(beta=10),
+]  # fmt: skip
+"""What no default shows: other normalisations, comparisons and extremes of the numbers."""
 
 
 def row(values, **how) -> torch.Tensor:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from loss_batches import EVERY_LOSS, of_logratios, pairs, row, slope, with_everything
+from loss_batches import EVERY_LOSS, EVERY_OTHER_WAY, of_logratios, pairs, row, slope, with_everything
 from pydantic import TypeAdapter
 
 from alignment.losses import LDDPO, MRPO, RWR, WPO, Loss, MultiDPO, PairLogprobs, SimPO, pair_metrics, preference_loss
@@ -16,7 +16,7 @@ SOME = with_everything(
 SOFT = row([0.0, 0.3, 0.5, 1.0])
 
 
-@by_type
+@pytest.mark.parametrize("loss", [*EVERY_LOSS, *EVERY_OTHER_WAY], ids=repr)
 def test_extreme_logprobs_leave_loss_and_gradient_finite(loss):
     """Float32, all 16 combinations of 0 and -1e4 nats: margins to 2e4 either way, and completions that are certain."""
     columns = torch.cartesian_prod(*[torch.tensor([0.0, -1e4])] * 4).T
@@ -58,6 +58,14 @@ def test_a_constant_on_both_references_matters_to_losses_of_single_completions_o
     moved = replace(SOME, ref_chosen=SOME.ref_chosen - 7, ref_rejected=SOME.ref_rejected - 7)
     same = torch.allclose(preference_loss(loss, SOME), preference_loss(loss, moved))
     assert same == (loss.type not in {"dpo_norm", "mrpo", "dpop", "sppo", "nca", "apo_zero", "apo_down", "kto"})
+
+
+@by_type
+def test_one_references_logprob_matters_to_all_losses_but_those_without_a_reference(loss):
+    """RSO's hinge-norm against SLiC's hinge, DPO against CPO: one letter of a recipe, two things."""
+    moved = replace(SOME, ref_chosen=SOME.ref_chosen - 3)
+    same = torch.allclose(preference_loss(loss, SOME), preference_loss(loss, moved))
+    assert same == (loss.type in {"hinge", "simpo", "cpo", "orpo", "sft", "rwr"})
 
 
 @by_type

@@ -16,6 +16,7 @@ from alignment.losses import (
     RPO,
     RWR,
     SFT,
+    Hinge,
     MultiDPO,
     MultiIPO,
     PairLogprobs,
@@ -31,12 +32,19 @@ def test_rpo_is_dpo_plus_nll_in_each_normalisation():
         values = preference_loss(RPO(alpha=0.5, normalise=normalise), lp).tolist()
         assert values == pytest.approx([math.log(2) + 0.5 * n for n in nll])
     assert preference_loss(SFT(), lp).mean().item() == pytest.approx(10 / 6)
+    torch.testing.assert_close(preference_loss(RPO(), lp), preference_loss(RPO(alpha=1, normalise="token_mean"), lp))
 
 
 def test_simpo_by_hand():
-    """2 (-8/4 + 9/3) - 1 = 1: softplus(-1)."""
-    lp = pairs([-8.0], [-9.0], [-50.0], [0.0], lengths=([4], [3]))
-    assert preference_loss(SimPO(beta=2, gamma=1), lp).item() == pytest.approx(0.3132617)
+    """2 (-8/4 + 12/3) - 1 = 3: softplus(-3). With sums it would be 2 * 4 - 1."""
+    lp = pairs([-8.0], [-12.0], [-50.0], [0.0], lengths=([4], [3]))
+    assert preference_loss(SimPO(beta=2, gamma=1), lp).item() == pytest.approx(0.0485874)
+
+
+def test_slics_hinge_by_hand():
+    """1 - 0.05 (-8 + 12) = 0.8, whatever the reference says; past 20 nats nothing."""
+    lp = pairs([-8.0, -8.0], [-12.0, -30.0], [-50.0, 0.0], [0.0, -50.0])
+    assert preference_loss(Hinge(), lp).tolist() == pytest.approx([0.8, 0])
 
 
 def test_cpo_by_hand():

@@ -1,22 +1,19 @@
-"""The same log-probabilities through TRL's own loss code."""
+"""The same log-probabilities through the loss code of TRL's ``DPOTrainer``."""
 
 import logging
-from types import SimpleNamespace
 
 import pytest
 import torch
-from loss_batches import row
+from trl_batches import TO_1E6, Batch
 
 from alignment.losses import (
     AOT,
     BCO,
-    CPO,
     DPO,
     EXO,
     IPO,
     LDDPO,
     NCA,
-    ORPO,
     RPO,
     SFT,
     SPPO,
@@ -25,18 +22,14 @@ from alignment.losses import (
     APOZero,
     DiscoPOP,
     DPONorm,
-    Hinge,
     HingeNorm,
     PairLogprobs,
     RobustDPO,
-    SimPO,
     preference_loss,
 )  # fmt: skip
 
 pytest.importorskip("trl", reason="TRL is not installed: uv pip install trl==1.16.0")
 
-PAIRS, PROMPT, LONGEST = 6, 3, 9
-TO_1E6 = {"rtol": 1e-6, "atol": 1e-6}
 CASES = {
     "sigmoid": (DPO(beta=0.3), {"beta": 0.3}),
     "hinge": (HingeNorm(gamma=0.05), {"beta": 0.05}),
@@ -59,57 +52,6 @@ CASES = {
     "sigmoid, ld_alpha": (LDDPO(beta=0.3, alpha=0.4), {"beta": 0.3, "ld_alpha": 0.4}),
     "sigmoid, use_weighting": (WPO(beta=0.3), {"beta": 0.3, "use_weighting": True}),
 }  # fmt: skip
-
-
-class Batch:
-    """Random token log-probabilities of ragged completions, as TRL's model output and as ours."""
-
-    def __init__(self) -> None:
-        rng = torch.Generator().manual_seed(3)
-        self.lengths = torch.randint(1, LONGEST + 1, (2, PAIRS), generator=rng)
-        self.mask = torch.arange(LONGEST) < self.lengths[..., None]
-        policy, reference = (self._tokens(rng) for _ in range(2))
-        self.reference = reference
-        self.log_sum_sq = self._tokens(rng)
-        self.policy = policy.requires_grad_()
-
-    def _tokens(self, rng: torch.Generator) -> torch.Tensor:
-        return -3 * torch.rand((2, PAIRS, LONGEST), generator=rng, dtype=torch.float64) * self.mask
-
-    def ours(self) -> PairLogprobs:
-        within = torch.arange(LONGEST) < self.lengths.min(dim=0).values[:, None]
-        confidence = ((self.policy - self.log_sum_sq) * self.mask).sum(-1) / self.lengths
-        return PairLogprobs(
-            *self.policy.sum(-1),
-            *self.reference.sum(-1),
-            chosen_lengths=self.lengths[0],
-            rejected_lengths=self.lengths[1],
-            chosen_confidence=confidence[0],
-            rejected_confidence=confidence[1],
-            shared=PairLogprobs(*(self.policy * within).sum(-1), *(self.reference * within).sum(-1)),
-        )
-
-    def theirs(self, ld_alpha: float | None) -> tuple[SimpleNamespace, dict[str, torch.Tensor]]:
-        """What the model gives, and what the collator gives: chosen rows first, a prompt of three tokens before all."""
-        rows, width = 2 * PAIRS, PROMPT + LONGEST
-        mask = torch.zeros((rows, width), dtype=torch.long)
-        mask[:, PROMPT:] = self.mask.flatten(0, 1)
-        within = torch.arange(LONGEST) < self.lengths.min(dim=0).values[:, None]
-        counted = within + (1.0 if ld_alpha is None else ld_alpha) * ~within
-        reference = (self.reference * counted).sum(-1)
-
-        def padded(tokens: torch.Tensor) -> torch.Tensor:
-            return torch.nn.functional.pad(tokens.flatten(0, 1), (PROMPT - 1, 0))
-
-        given = padded(self.policy)
-        unused = torch.zeros_like(given).detach()
-        outputs = SimpleNamespace(
-            log_probs=given, log_sum_sq_probs=padded(self.log_sum_sq), entropy=unused, mean_logits=unused,
-            is_top1=unused.bool(),
-        )  # fmt: skip
-        ids = torch.ones_like(mask)
-        inputs = {"input_ids": ids, "attention_mask": ids, "completion_mask": mask}
-        return outputs, inputs | {"ref_chosen_logps": reference[0], "ref_rejected_logps": reference[1]}
 
 
 @pytest.fixture(scope="module")
@@ -170,40 +112,3 @@ def test_our_logprobs_and_loss_equal_dpo_trainers_on_its_own_batch(trainer_of):
     lp = PairLogprobs(chosen, rejected, inputs["ref_chosen_logps"], inputs["ref_rejected_logps"])
     torch.testing.assert_close(preference_loss(DPO(beta=0.3), lp).mean(), theirs, **TO_1E6)
     assert abs(lp.margin.item() - 1.5) < 1e-4
-
-
-CHOSEN, REJECTED, LENGTHS = [-4.0, -20.0, -9.0], [-6.0, -7.0, -9.0], ([4, 10, 9], [3, 7, 6])
-
-
-@pytest.mark.parametrize(
-    ("loss", "loss_type", "beta"),
-    [
-        (Hinge(gamma=0.2), "hinge", 0.2),
-        (CPO(beta=0.2, alpha=0), "sigmoid", 0.2),
-        (SimPO(beta=2, gamma=1.2), "simpo", 2),
-    ],
-)
-def test_losses_without_a_reference_equal_trls_cpo_trainer(loss, loss_type, beta):
-    from trl.experimental.cpo import CPOTrainer
-
-    chosen, rejected, lengths = row(CHOSEN), row(REJECTED), torch.tensor(LENGTHS)
-    cpo = SimpleNamespace(
-        loss_type=loss_type, beta=beta, alpha=0.0, simpo_gamma=1.2, label_smoothing=0.0,
-        accelerator=SimpleNamespace(device="cpu"),
-    )  # fmt: skip
-    averaged = (chosen / lengths[0], rejected / lengths[1]) if loss_type == "simpo" else (chosen, rejected)
-    lp = PairLogprobs(chosen, rejected, chosen, chosen, chosen_lengths=lengths[0], rejected_lengths=lengths[1])
-    theirs, *_ = CPOTrainer.cpo_loss(cpo, *averaged)
-    torch.testing.assert_close(preference_loss(loss, lp), theirs, **TO_1E6)
-
-
-def test_orpo_equals_trls_odds_ratio():
-    """TRL's loss is NLL minus the mean of what ``odds_ratio_loss`` gives, in float32."""
-    from trl.experimental.orpo import ORPOTrainer
-
-    chosen, rejected, lengths = row(CHOSEN), row(REJECTED), torch.tensor(LENGTHS)
-    orpo = SimpleNamespace(beta=0.25, accelerator=SimpleNamespace(device="cpu"))
-    odds, *_ = ORPOTrainer.odds_ratio_loss(orpo, chosen / lengths[0], rejected / lengths[1])
-    lp = PairLogprobs(chosen, rejected, chosen, chosen, chosen_lengths=lengths[0], rejected_lengths=lengths[1])
-    ours = preference_loss(ORPO(beta=0.25), lp)
-    torch.testing.assert_close(ours.float(), (-chosen / lengths[0]).float() - odds, **TO_1E6)

@@ -48,6 +48,30 @@ def scores_of(folder: Path, group: Group) -> list[float]:
     return [0.0 if i == at else next(measured) for i in range(len(read))]
 
 
+class Odds:
+    """Log-odds of the answer shown first: what the comparisons give, one after another."""
+
+    def __init__(self, *odds: float) -> None:
+        self.odds = list(odds)
+
+    def log_odds(self, model: Any, sequences: Sequence[Any], first: int, second: int, *, batch_size: int | None = None):
+        assert len(sequences) == len(self.odds)
+        return self.odds
+
+
+def test_a_score_is_half_the_difference_of_both_orders_clipped_and_the_baselines_is_zero(tiny_policy: Path):
+    """Shown first 3 and second 1: (3 - 1)/2. A judge that always takes the first, 2 and 2, has said nothing: 0. 40 and
+    -40 are 40, clipped to 15. Four candidates are three comparisons, each asked both ways."""
+    odds = Odds(3.0, 1.0, 2.0, 2.0, 40.0, -40.0)
+    reward = pairwise(ASKS, tiny_policy, odds, seed=(0,))  # pyright: ignore[reportArgumentType]
+    asked = question(tiny_policy, 0, ("one", "two", "three", "four")).group
+    read, at = reward.read(asked), baseline_of((0,), asked.prompt.id, 4)
+    compared = [item for item in read if not isinstance(item, float | str)]
+    assert [i for i, item in enumerate(read) if item == 0.0] == [at]
+    assert all(item.first != item.second for item in compared)
+    assert reward.measure(compared, False) == [1.0, 0.0, 15.0]
+
+
 def test_the_loss_is_on_the_answer_alone_with_the_pair_in_both_orders(tiny_policy: Path):
     """-(log p(A | chosen first) + log p(B | rejected first)) / 2 over all tokens that could follow, by plain
     transformers; with p = 1/4 a quarter of that and three of the contrary."""

@@ -86,6 +86,14 @@ def test_a_round_with_too_many_missing_scores_fails_and_says_how_many(at: Place)
     select_plainly(groups, BestWorst(), seed=(0, 0), at=at, max_missing=0.4)
 
 
+def test_pairs_that_a_more_lenient_run_made_are_not_found_past_a_stricter_threshold(at: Place):
+    """Two of six scores are missing, which 40% bears and 20% does not, whoever selected first."""
+    groups = store_groups(at.store, "a", [group(0, (0.0, 1.0, None)), group(1, (0.0, None, 1.0))])
+    select_plainly(groups, BestWorst(), seed=(0, 0), at=at, max_missing=0.4)
+    with pytest.raises(UserError, match=r"33\.3% of the completions have no score, more than max_missing = 20\.0%"):
+        select_plainly(groups, BestWorst(), seed=(0, 0), at=at.model_copy(update={"run": "strict"}), max_missing=0.2)
+
+
 def test_sera_reviews_labelled_pairs_beside_fresh_completions(at: Place):
     """Four labelled pairs of two answers each, and two fresh answers a prompt, which become candidates 2 and 3. Of the
     margins 0, 1, 2, 3 half are kept; the widest fresh pair, that of prompt 3, is added: 0.5 per kept one."""

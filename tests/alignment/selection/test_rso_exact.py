@@ -158,8 +158,9 @@ def test_infinite_beta_or_equal_rewards_accept_uniformly_without_replacement(bet
 
 @pytest.mark.parametrize(
     ("beta", "mean", "sd"),
-    [(0.0, 1.61, 0.39), (0.25, 1.53, 0.48), (0.5, 1.33, 0.65), (1.0, 0.93, 0.85), (5.0, 0.20, 0.89)],
-)
+    [(0.0, 1.61, 0.39), (0.1, 1.60, 0.40), (0.25, 1.53, 0.48), (0.5, 1.33, 0.65), (1.0, 0.93, 0.85), (2.0, 0.50, 0.91),
+     (5.0, 0.20, 0.89)],
+)  # fmt: skip
 def test_eight_of_sixty_four_at_the_papers_setting_are_nearer_to_the_top_than_to_the_target(beta, mean, sd):
     """Rewards N(0, 1): the ideal tilt has mean 1 / beta, which 8 of 64 cannot reach below beta = 1. The means and
     sds are from a separate vectorised simulation of 4,000 prompts; here 2,000, noise of the mean about 0.01."""

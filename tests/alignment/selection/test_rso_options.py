@@ -123,6 +123,23 @@ def test_clipped_log_ratios_are_counted():
     assert metrics["log_ratio_sd"] == pytest.approx(np.std([0.0, -25.0, 3.0, 30.0]))
 
 
+def test_acceptance_sees_the_clipped_log_ratio():
+    """beta = 1, rewards 0, 100, 200, 300, log-ratios 1000, 0, 0, 0 clipped to 1: scores 1, 100, 200, 300, so that 3 and
+    2 are accepted whatever is drawn. As it stood, 1000 nats would bring in candidate 0."""
+    g = group([0.0, 100.0, 200.0, 300.0])
+    known = evidence([g], {"initial": [[1000.0, 0.0, 0.0, 0.0]], "current": [[0.0] * 4]})
+    clipped = select(RSO(beta=1, num_accepted=2, target="initial", max_log_ratio=1), g, evidence=known)
+    assert [(p.chosen, p.rejected) for p in clipped.pairs] == [(3, 2)]
+
+
+def test_every_sweep_accepts_the_best_that_is_left_so_there_are_at_most_as_many_as_are_wanted():
+    """Rewards 1 and 0 at beta = 1: the second passes the first sweep with e^-1, or else the next for certain. With the
+    first maximum kept it would have to be lucky again."""
+    rso = RSO(beta=1, num_accepted=2)
+    sweeps = [rso._sweeps(np.array([1.0, 0.0]), np.random.default_rng(s)) for s in range(200)]
+    assert {tuple(map(len, of_seed)) for of_seed in sweeps} == {(2,), (1, 1)}
+
+
 def test_the_first_round_needs_no_correction():
     """Current and initial policy are one: every log-ratio is 0, and the pairs are those of plain acceptance."""
     g = group(np.random.default_rng(0).normal(size=16).tolist())
@@ -165,3 +182,18 @@ def test_a_starved_prompt_is_counted():
     metrics = select(RSO(beta=0.1, num_accepted=4), spread, equal).metrics
     assert metrics["starved"] == 0.5
     assert metrics["beta_rel"] == pytest.approx(0.1 / np.std(range(8)))
+
+
+@pytest.mark.parametrize("beta", [0.5, math.inf])
+def test_equal_rewards_leave_the_correction_alone_to_decide_in_units_of_their_spread_too(beta):
+    """No spread to measure beta in: whatever beta is, what is left is pi_0 / pi_t, here 1 : e^-30."""
+    rso = RSO(beta=beta, beta_unit="prompt_sd", num_accepted=1)
+    drawn = {rso.accept([2.0, 2.0], np.random.default_rng(s), log_ratios_G=[-30.0, 0.0])[0] for s in range(20)}
+    assert drawn == {1}
+
+
+def test_a_zero_with_a_sign_is_a_zero():
+    """(r_max - r) / -0.0 is minus infinity, which every draw exceeds: the top k would become any k."""
+    for method in ("sweeps", "gumbel"):
+        accepted = RSO(beta=-0.0, num_accepted=4, method=method).accept(SEVEN, np.random.default_rng(0))
+        assert accepted == [3, 6, 0, 4]
