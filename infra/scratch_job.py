@@ -94,7 +94,7 @@ def in_worker(
     open_ray(on)
     import ray
 
-    remote: Any = ray.remote(num_cpus=cpus_for(on.threads), max_retries=0, max_calls=1)(_stream)
+    remote: Any = ray.remote(num_cpus=cpus_for(on.threads), max_retries=0)(_stream)
     options: dict[str, Any] = {"runtime_env": {"env_vars": worker_env(threads=on.threads, alone=True)}}
     if gpu:
         options["num_gpus"] = gpus_for(on, 1, 0.25)

@@ -1,11 +1,13 @@
-"""Whole runs one after the other in one driver, which share its Prefect server, its Ray and the engines it keeps warm:
-``several_runs.py FILE``, a JSON list of [name, words] for the command line of ``ratchet``.
+"""Commands of ``ratchet`` one after the other in one process, which share what it imported, its Prefect server, its Ray
+and the engines it keeps warm. ``whole_runs.Driver`` is the other end.
 
-A command that fails does not stop the next. What each printed is in ``NAME.txt`` beside the file, its status last.
-``claims FILE`` stands for the two cells of one of the sandbox's claims at the smallest size, outcomes by run in FILE.
+A line of standard input is a command: ``{"words", "cwd", "out"}``, and its answer a line with its exit status; what it
+printed is in the file ``out``. ``claims STORE FILE`` stands for the two cells of one of the sandbox's claims at the
+smallest size, with their outcomes in FILE.
 """
 
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -59,17 +61,22 @@ def status_of(call: Callable[[], object]) -> int:
     return 0
 
 
-def main(file: Path) -> None:
+def main() -> None:
     from flows import cli
 
-    for name, words in json.loads(file.read_text()):
-        with (file.parent / f"{name}.txt").open("w") as log, redirect_stdout(log), redirect_stderr(log):
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # engines print where they like
+    for line in sys.stdin:
+        asked = json.loads(line)
+        words = asked["words"]
+        os.chdir(asked["cwd"])
+        with Path(asked["out"]).open("w") as out, redirect_stdout(out), redirect_stderr(out):
             if words[0] == "claims":
                 status = status_of(lambda words=words: claims(*words[1:]))
             else:
                 status = status_of(lambda words=words: cli.main(words))
-            print(f"status {status}")
+        print(status, file=answers)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()
