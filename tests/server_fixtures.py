@@ -25,6 +25,21 @@ class S3Server(NamedTuple):
     gateway: CephGateway
     env: dict[str, str]
 
+    def bucket(self) -> str:
+        """A fresh bucket, as ``s3://name``."""
+        import botocore.session
+
+        name, own = f"test-{secrets.token_hex(6)}", self.env
+        client = botocore.session.get_session().create_client(
+            "s3",
+            endpoint_url=self.gateway.endpoint,
+            region_name=own["AWS_DEFAULT_REGION"],
+            aws_access_key_id=own["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=own["AWS_SECRET_ACCESS_KEY"],
+        )
+        client.create_bucket(Bucket=name)
+        return f"s3://{name}"
+
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
@@ -51,14 +66,9 @@ def _client_environment(endpoint: str) -> dict[str, str]:
 @pytest.fixture
 def s3_bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     """A fresh bucket, as ``s3://name``, with endpoint and credentials in the environment."""
-    import botocore.session
-
     for name, value in s3_server.env.items():
         monkeypatch.setenv(name, value)
-    bucket = f"test-{secrets.token_hex(6)}"
-    client = botocore.session.get_session().create_client("s3", endpoint_url=s3_server.gateway.endpoint)
-    client.create_bucket(Bucket=bucket)
-    return f"s3://{bucket}"
+    return s3_server.bucket()
 
 
 @pytest.fixture(scope="session")

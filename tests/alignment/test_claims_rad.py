@@ -80,7 +80,7 @@ def test_rank_correlation_by_hand():
     ("rho", "seeds", "low", "high"), [(0.1, 10, 0.1, 2.0), (0.3, 4, 0.2, 2.0), (1.0, 2, -1.0, 0.0)]
 )
 def test_rad_gains_where_few_prompts_mix_modes_and_loses_where_all_do(rho: float, seeds: int, low: float, high: float):
-    """Acceptance test 4, at 1 nat: gold at goal 10 against plain DPO's, means over seeds. Where every pair crosses
+    """At 1 nat: gold at goal 10 against plain DPO's, means over seeds. Where every pair crosses
     modes DPO has the information already, so a gain there would be the testbed's fault. Whatever rho is, good rejected
     answers keep their log-probability under their own goal, of which DPO takes more than half a nat."""
     found = [compared(seed, rho) for seed in range(seeds)]

@@ -104,7 +104,7 @@ class TestEffect:
         return float(difference.mean()), float(difference.std() / np.sqrt(len(difference)))
 
     def test_reflection_beats_as_many_independent_completions(self):
-        """Acceptance test 4; 0.93 in the note's own toy."""
+        """0.93 in a toy of arrays."""
         mean, _ = self.gain(ToyPolicy())
         assert mean > 0.5
 

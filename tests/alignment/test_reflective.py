@@ -14,7 +14,7 @@ from alignment.sampling import Greedy, Independent, PreferenceConditioned, Refin
 class TestBudget:
     @pytest.mark.parametrize("depth", [1, 2, 3, 4])
     def test_exactly_n_completions_are_spent_for_every_n_and_depth(self, depth: int):
-        """Acceptance test 1. N not divisible by depth loses nothing: the last layer takes the remainder."""
+        """N not divisible by depth loses nothing: the last layer takes the remainder."""
         prompts = toy_prompts(2)
         for n in range(max(2, depth), 34):
             policy = ToyPolicy()
@@ -66,7 +66,7 @@ class TestBudget:
 
 class TestSeeds:
     def test_one_layer_is_preference_conditioned_sampling_sample_for_sample(self):
-        """Acceptance test 2. So are the first layer's drafts of two layers, and Independent's completions."""
+        """So are the first layer's drafts of two layers, and Independent's completions."""
         prompts = toy_prompts(5)
         plain = drawn(PreferenceConditioned(n=8), prompts)
         assert drawn(Reflective(n=8, depth=1, refine=HOW), prompts) == plain
@@ -96,7 +96,7 @@ class TestSeeds:
 
 class TestBest:
     def test_each_layer_refines_the_best_of_all_earlier_ones(self):
-        """Acceptance test 3: of equal rewards the shorter, then the earlier; all are 24 letters long here."""
+        """Of equal rewards the shorter, then the earlier; all are 24 letters long here."""
         sampler = Reflective(n=32, depth=4, refine=HOW)
         for one in drawn(sampler, toy_prompts(20)):
             start = 8

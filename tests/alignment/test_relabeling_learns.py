@@ -182,7 +182,7 @@ def test_good_rejected_answers_are_not_unlearnt_under_their_own_score():
 
 
 def test_at_the_start_the_loss_is_log_two_and_blind_weights_do_not_move():
-    """Acceptance test 3, in float64: both rows of a pair have margin 0 and opposite gradients for whatever does not see
+    """In float64: both rows of a pair have margin 0 and opposite gradients for whatever does not see
     the goal."""
     world = World(0)
     rows = Rows(world, RAD)

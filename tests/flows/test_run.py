@@ -1,4 +1,4 @@
-"""The whole stack on this machine: a run, what it left, and the same run again."""
+"""A whole run: what it left, the same run again, and as a deployment."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,6 @@ def test_a_run_goes_through_every_step_of_every_round(undisturbed: Path):
         assert {"generate", "score", "select", "train", "answers", "answers-scored"} <= set(r.steps)
         assert r.metrics["kl_initial"] is not None
         assert r.metrics["tokens"]
-    assert (undisturbed / "tiny.html").read_text().startswith("<!doctype html>")
 
 
 def test_the_first_loss_is_log_two_where_training_starts_from_its_reference(undisturbed: Path):
@@ -42,6 +41,7 @@ def test_the_same_command_again_finds_everything_and_starts_no_engine(undisturbe
     said = run_tiny(undisturbed, str(undisturbed / "runs"), "--engine.address", NOBODY)
     assert "made in" not in said
     assert said.count(" found") >= 30
+    assert (undisturbed / "tiny.html").read_text().startswith("<!doctype html>")
 
 
 def test_a_plan_of_a_finished_run_says_so_and_writes_nothing(undisturbed: Path, monkeypatch):
@@ -88,3 +88,24 @@ def test_the_exported_policy_gives_the_stored_log_probabilities(undisturbed: Pat
         logprobs_T = model(ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
     plain = logprobs_T[len(group.prompt_ids) - 1 :].sum().item()
     assert plain == pytest.approx(stored.logprobs[0], abs=1e-3)
+
+
+def test_a_served_deployment_runs_the_real_flow(undisturbed: Path, prefect_server: str, monkeypatch):
+    """Triggered from the server as its dashboard does; equal work is found, so the run takes seconds."""
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from test_deploy import _completed, _deployment, until
+
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server)
+    store = str(undisturbed / "runs")
+    words = ("--serve", "--store", store, "--run", "deployed")
+    driver = ratchet(undisturbed, "deploy", str(RECIPE), *words)
+    try:
+        with temporary_settings({PREFECT_API_URL: prefect_server}), get_client(sync_client=True) as client:
+            deployment = until(lambda: _deployment(client, "align/deployed"), seconds=300)
+            run = client.create_flow_run_from_deployment(deployment.id)
+            until(lambda: _completed(client.read_flow_run(run.id)), seconds=600)
+    finally:
+        driver.terminate()
+        driver.communicate()
+    assert all(step.reused for r in read_run(store, "deployed").rounds for step in r.steps.values())

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,9 @@ RECIPE = Path(__file__).parent / "tiny.toml"
 ROUNDS = ("start", "round-000", "round-001")
 
 
-def ratchet(folder: Path, *words: str, log: Path | None = None) -> "subprocess.Popen[str]":
+def ratchet(
+    folder: Path, *words: str, log: Path | None = None, env: Mapping[str, str] | None = None
+) -> "subprocess.Popen[str]":
     """A driver in a folder of its own, with its own cache, so that no run sees another's checkpoints.
 
     Without a ``log`` its output is piped; a killed driver's orphans would hold that pipe for a minute.
@@ -23,7 +26,7 @@ def ratchet(folder: Path, *words: str, log: Path | None = None) -> "subprocess.P
     return subprocess.Popen(
         [sys.executable, "-m", "flows.cli", *words],
         cwd=folder,
-        env=_environment(folder),
+        env={**_environment(folder), **(env or {})},
         text=True,
         stdout=log.open("w") if log else subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -73,8 +76,8 @@ class Driver:
         self._process.communicate()
 
 
-def run_tiny(folder: Path, store: str, *words: str) -> str:
-    driver = ratchet(folder, "run", str(RECIPE), "--store", store, *words)
+def run_tiny(folder: Path, store: str, *words: str, env: Mapping[str, str] | None = None) -> str:
+    driver = ratchet(folder, "run", str(RECIPE), "--store", store, *words, env=env)
     said, _ = driver.communicate(timeout=1500)
     assert driver.returncode == 0, said
     return said

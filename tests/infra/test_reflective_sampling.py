@@ -45,7 +45,7 @@ def test_a_shortened_candidate_has_the_ids_of_its_text(tiny_tokenizer: Path):
 
 
 def test_no_training_row_holds_a_draft_or_feedback(tiny_tokenizer: Path):
-    """Acceptance test 5. What the trainer is given of a tree is the prompt's own tokens before each completion's own:
+    """What the trainer is given of a tree is the prompt's own tokens before each completion's own:
     nothing of the draft that was refined, of the feedback, or of the requests for either."""
     tokenizer = load_tokenizer(tiny_tokenizer)
     turns = Turns()

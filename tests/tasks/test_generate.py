@@ -70,7 +70,7 @@ def sample(folder: Path, sampler: Sampler, judge: Judge = JUDGE, count: int = 12
 
 
 def test_a_death_in_the_second_layer_loses_nothing_and_doubles_nothing(policy: ToySamplers, tmp_path: Path):
-    """Acceptance test 6. Three shards of four prompts; the process dies while the second one is refined."""
+    """Three shards of four prompts; the process dies while the second one is refined."""
     whole = sample(tmp_path / "undisturbed", SAMPLER)
     assert policy.drawn == 12 * 8
     policy.asked.clear()
