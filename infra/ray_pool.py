@@ -1,9 +1,12 @@
 """Ray for one run: found or started, what its processes are given, and waits that end."""
 
+import ctypes
+import gc
 import os
 import socket
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +97,13 @@ def worker_env(*, threads: int, alone: bool = False) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         **passed,
     }
+
+
+def give_back_memory() -> None:
+    """Return what is freed to the system, for a process that now waits: ``worker_env`` makes the allocator keep it."""
+    gc.collect()  # models and optimizers refer to each other
+    with suppress(OSError, AttributeError):  # not every C library has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def wait(refs: Sequence["ObjectRef[Any]"], *, timeout: float, what: str) -> list[Any]:

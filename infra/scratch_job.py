@@ -12,7 +12,7 @@ from alignment.models import Scratch
 from alignment.types import Artifact, Group
 from alignment.worlds import World
 from infra import artifacts
-from infra.ray_pool import cpus_for, gpus_for, open_ray, wait, worker_env
+from infra.ray_pool import cpus_for, give_back_memory, gpus_for, open_ray, wait, worker_env
 
 Advance = Callable[[int, int, float], None]
 Said = tuple[int, int, float] | Artifact
@@ -90,7 +90,7 @@ def in_worker(
     job: Callable[..., Artifact], work: Sequence[Any], on: Engine, advance: Advance, what: str, *, gpu: bool = False
 ) -> Artifact:
     """Run a job in a process of its own, on a GPU where it can use one, which streams its progress and at last the
-    artifact."""
+    artifact, and is ready for the next job."""
     open_ray(on)
     import ray
 
@@ -133,4 +133,5 @@ def _stream(
         if isinstance(word, Artifact) or word[0] % 20 == 0 or word[0] == word[1]:
             yield word
         if isinstance(word, Artifact):
+            give_back_memory()  # the process stays for the next job
             return

@@ -1,7 +1,6 @@
 """The training job: what every worker of a Ray Train job runs."""
 
 import faulthandler
-import gc
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from alignment.errors import UserError
 from alignment.packing import TrainingGroup, micro_batches, optimiser_steps
+from infra.ray_pool import give_back_memory
 from infra.train_checkpoint import restore, resumable, save_checkpoint
 from infra.train_data import (
     OUTCOME,
@@ -55,7 +55,7 @@ def train_worker(config: Mapping[str, Any]) -> None:
                 _run(job, groups, scratch, gang)
             finally:
                 faulthandler.cancel_dump_traceback_later()
-        gc.collect()  # the engine's parts refer to each other
+        give_back_memory()
     if gang is not None:
         torch.distributed.destroy_process_group()
 
