@@ -46,6 +46,28 @@ def evaluation_metrics(
     return measured | _kl(new, policy_logprobs, initial_logprobs, seed, resamples)
 
 
+def gains_since(
+    new: Sequence[Group],
+    first: Sequence[Group],
+    *,
+    reward: str | None,
+    gold: str | None,
+    rng: np.random.Generator,
+    resamples: int,
+) -> Metrics:
+    """``reward_gain_initial`` and ``gold_gain_initial``: over the initial policy, which answered ``first``, by prompt.
+
+    Two means can surely differ though their own intervals overlap, since prompts differ more than policies do; here
+    that spread is gone. None where no prompt has both scores.
+    """
+    seed, gains = int(rng.integers(2**63)), Metrics()
+    for name, model in (("reward", reward), ("gold", gold)):
+        new_P_K, first_P_K = _compared(new, first, model)
+        gain_P = prompt_means(new_P_K) - prompt_means(first_P_K)
+        gains |= _interval(f"{name}_gain_initial", gain_P, seed, resamples)
+    return gains
+
+
 def pair_accuracy(
     pairs: Sequence[PreferencePair],
     policy_logprobs: Sequence[SequenceLogprobs],

@@ -21,6 +21,11 @@ class Interval(Record):
     low: float | None = None
     high: float | None = None
 
+    @property
+    def negated(self) -> "Interval":
+        low, high = (None if end is None else -end for end in (self.high, self.low))
+        return Interval(mean=-self.mean, low=low, high=high)
+
 
 def interval_of(metrics: Metrics, name: str) -> Interval | None:
     """The metric ``name`` with its interval; None when it was not measured."""
@@ -104,6 +109,16 @@ class Change(Record):
     after: Interval
     round: NonNegativeInt
     """The round that trained the latter."""
+    gain: Interval | None = None
+    """Mean difference prompt by prompt, where it was measured."""
+
+    @property
+    def sure_gain(self) -> Interval | None:
+        """The gain, where its interval does not hold 0."""
+        gain = self.gain
+        if gain is None or gain.low is None or gain.high is None or gain.low <= 0 <= gain.high:
+            return None
+        return gain
 
     @property
     def direction(self) -> Literal["rose", "fell", "overlaps", "no_interval"]:
@@ -129,7 +144,10 @@ def change_of(summary: RunSummary, name: str) -> Change | None:
     if name == "reward_mean" and any(k <= last.round for k in refitted_rounds(summary)):
         return None
     before, after = interval_of(summary.initial.metrics, name), interval_of(last.metrics, name)
-    return Change(before=before, after=after, round=last.round) if before and after else None
+    if before is None or after is None:
+        return None
+    gain = interval_of(last.metrics, f"{name.removesuffix('_mean')}_gain_initial")
+    return Change(before=before, after=after, round=last.round, gain=gain)
 
 
 def gold_labelled(summary: RunSummary) -> bool:

@@ -99,7 +99,7 @@ def align_round(
     if config.merge is not None:
         policy = merge(policy, begin, config.merge, at=at)
     evaluation = evaluate(policy, initial.policy, served, config.evaluate, seed=config.seed, on=engine, at=at)
-    return decide(config, k, policy, evaluation, batch, best, at=at), batch
+    return decide(config, k, policy, evaluation, batch, initial, best, at=at), batch
 
 
 def reviewed(

@@ -6,7 +6,7 @@ from typing import TypeVar
 import numpy as np
 
 from alignment.config import RunConfig
-from alignment.evaluation import evaluation_metrics, pair_accuracy
+from alignment.evaluation import evaluation_metrics, gains_since, pair_accuracy
 from alignment.metrics import hacking_slope
 from alignment.ranking import ranking_metrics
 from alignment.types import Artifact, Group, PreferencePair, Record, RoundManifest, SequenceLogprobs
@@ -75,14 +75,22 @@ def measure_initial(config: RunConfig, policy: Artifact, evaluation: Evaluation,
 
 @step_task("decide")
 def decide(
-    config: RunConfig, k: int, policy: Artifact, evaluation: Evaluation, batch: Batch, best: Standing, *, at: Place
+    config: RunConfig,
+    k: int,
+    policy: Artifact,
+    evaluation: Evaluation,
+    batch: Batch,
+    initial: Standing,
+    best: Standing,
+    *,
+    at: Place,
 ) -> Standing:
     """The standing policy after round k: the new one when the gate promotes it, else the one that stood before.
 
     A verdict is given once: a run that is started again finds it, and repeats a promotion that it did not finish.
     """
     new = Standing(policy=policy, evaluation=evaluation)
-    manifest = read_manifest(at) or _judge(config, k, new, batch, best, at)
+    manifest = read_manifest(at) or _judge(config, k, new, batch, initial, best, at)
     if planning.get() is None:
         console.verdict(at.folder, manifest)
     if manifest.verdict == "rejected":
@@ -94,8 +102,10 @@ def decide(
     return new.model_copy(update={"promotion": promotion, "before": best.policy})
 
 
-def _judge(config: RunConfig, k: int, new: Standing, batch: Batch, best: Standing, at: Place) -> RoundManifest:
-    metrics = _metrics(config, new, best) | round_costs(at) | _counts(batch)
+def _judge(
+    config: RunConfig, k: int, new: Standing, batch: Batch, initial: Standing, best: Standing, at: Place
+) -> RoundManifest:
+    metrics = _metrics(config, new, best) | _gains(config, new, initial) | round_costs(at) | _counts(batch)
     planned = planning.get() is not None  # then the run may not exist yet, and nothing is written down
     earlier = [] if planned else read_manifests(config.store, config.run, before=k)
     metrics["hacking_slope"] = _slope(earlier, metrics, new.evaluation.rewards)
@@ -170,6 +180,19 @@ def _metrics(config: RunConfig, new: Standing, best: Standing | None) -> dict[st
         resamples=resamples,
     )
     return metrics | pair_accuracy(pairs, own, base, rng=rng, resamples=resamples) | ranked
+
+
+def _gains(config: RunConfig, new: Standing, initial: Standing) -> dict[str, float | None]:
+    """Over the initial policy. Of two that were not scored by the same models there is no difference."""
+    same = initial.evaluation.rewards == new.evaluation.rewards
+    return gains_since(
+        _rows(new.evaluation.groups, Group),
+        _rows(initial.evaluation.groups, Group) if same else [],
+        reward="reward" if config.reward else None,
+        gold="gold" if config.gold else None,
+        rng=np.random.default_rng((config.seed, 2)),
+        resamples=config.evaluate.bootstrap,
+    )
 
 
 def _slope(

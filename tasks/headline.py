@@ -1,7 +1,7 @@
 """What a run achieved, in plain words: the first thing a person reads, and no kinder than the numbers."""
 
-from alignment.summary import Change, RunSummary, change_of, gold_labelled, over_optimised, refitted_rounds
-from tasks.numbers import bounds, number, round_name
+from alignment.summary import Change, Interval, RunSummary, change_of, gold_labelled, over_optimised, refitted_rounds
+from tasks.numbers import bounds, digits_for, number, round_name
 
 
 def headline(summary: RunSummary) -> str:
@@ -21,17 +21,26 @@ def headline(summary: RunSummary) -> str:
 
 
 def _sentence(name: str, change: Change) -> str:
-    before, after = (f"{number(i.mean)} {bounds(i)}".rstrip() for i in (change.before, change.after))
+    before, after = (_told(interval) for interval in (change.before, change.after))
     match change.direction:
         case "rose":
             return f"{name} rose from {before} to {after}. The 95% intervals do not overlap."
         case "fell":
             return f"{name} fell from {before} to {after}. The 95% intervals do not overlap."
+        case "overlaps" if gain := change.sure_gain:
+            verb, size = ("rose", gain) if gain.mean > 0 else ("fell", gain.negated)
+            told = f"The 95% intervals overlap, but prompt by prompt it {verb} by {_told(size)}."
+            return f"{name} went from {before} to {after}. {told}"
         case "overlaps":
             told = "The 95% intervals overlap: this run alone shows no difference."
             return f"{name} went from {before} to {after}. {told}"
         case "no_interval":
             return f"{name} went from {before} to {after}, measured without intervals."
+
+
+def _told(interval: Interval) -> str:
+    digits = digits_for(interval)
+    return f"{number(interval.mean, digits)} {bounds(interval, digits)}".rstrip()
 
 
 def remarks(summary: RunSummary) -> tuple[str, ...]:

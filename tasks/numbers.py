@@ -42,6 +42,8 @@ MEASURES = (
     Measure(
         "implicit_margin_q90", "Margin, highest tenth", "nats", "plain", 2, "Implicit-reward margin, 90th percentile."
     ),
+    Measure("gold_gain_initial", "Gold gain", "", "plain", 2, "Over the initial policy, prompt by prompt."),
+    Measure("reward_gain_initial", "Reward gain", "", "plain", 2, "Over the initial policy, prompt by prompt."),
     Measure("pairs", "Pairs", "", "count", 0, "Preference pairs trained on."),
     Measure("dropped", "Dropped rows", "", "count", 0, "Prompts and rows that did not go on."),
     Measure("tokens", "Tokens", "", "count", 0, "Tokens sampled, scored and trained on."),
@@ -81,13 +83,20 @@ def bounds(interval: Interval, digits: int = 2, style: Style = "plain") -> str:
     return f"[{', '.join(ends)}]"
 
 
+def digits_for(interval: Interval) -> int:
+    """Decimals that show an interval's width to two digits, at least two: some rewards differ by thousandths."""
+    if interval.low is None or interval.high is None or not 0 < interval.high - interval.low < math.inf:
+        return 2
+    return max(2, 1 - math.floor(math.log10(interval.high - interval.low)))
+
+
 def measured(metrics: Metrics, measure: Measure) -> str:
     """A metric with its interval, in one line of text."""
     interval = interval_of(metrics, measure.name)
     if interval is None:
         return MISSING
-    ends = bounds(interval, measure.digits, measure.style)
-    return f"{number(interval.mean, measure.digits, measure.style)} {ends}".rstrip()
+    digits = measure.digits if measure.style != "plain" else max(measure.digits, digits_for(interval))
+    return f"{number(interval.mean, digits, measure.style)} {bounds(interval, digits, measure.style)}".rstrip()
 
 
 def duration(seconds: float | None) -> str:

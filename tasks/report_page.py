@@ -9,7 +9,7 @@ from alignment.report import ReportData, StepCost
 from alignment.summary import RunSummary, change_of
 from tasks.figures import Figure, metric_figures, proxy_figures, spread_figures, training_figures
 from tasks.headline import headline, remarks
-from tasks.numbers import MEASURES, bounds, duration, measured, number, phase_name, round_name
+from tasks.numbers import MEASURES, bounds, digits_for, duration, measured, number, phase_name, round_name
 from tasks.pages import render
 from tasks.tables import Table, dropped_table, metrics_table, probes_table
 from tasks.toml_text import toml_text
@@ -70,10 +70,10 @@ def _big_change(summary: RunSummary) -> BigChange | None:
             return BigChange(
                 measure.label,
                 change.round,
-                number(before.mean),
-                bounds(before),
-                number(after.mean),
-                bounds(after),
+                number(before.mean, digits_for(before)),
+                bounds(before, digits_for(before)),
+                number(after.mean, digits_for(after)),
+                bounds(after, digits_for(after)),
                 change.direction,
             )
     return None

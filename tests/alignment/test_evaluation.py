@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from alignment.evaluation import evaluation_metrics, pair_accuracy
+from alignment.evaluation import evaluation_metrics, gains_since, pair_accuracy
 from alignment.types import Candidate, Goal, Group, Message, PreferencePair, Prompt, SequenceLogprobs
 
 
@@ -73,6 +73,16 @@ def test_every_metric_by_hand():
     assert {name: seen[name] for name in expected} == pytest.approx(expected)
     assert seen["reward_sd"] == pytest.approx(np.std([2, 1, 3]))
     assert seen["kl_initial"] is None
+
+
+def test_gains_since_the_beginning_are_differences_of_the_same_prompts():
+    """As above against OLD: reward gains 1 and 0. Without prompts in common there is no gain."""
+    how = {"reward": "proxy", "gold": "truth", "resamples": 200}
+    gains = gains_since(NEW, OLD, rng=np.random.default_rng(0), **how)
+    assert gains["reward_gain_initial"] == 0.5
+    assert gains["gold_gain_initial"] == 1.0
+    assert 0 <= gains["reward_gain_initial_low"] <= 0.5 <= gains["reward_gain_initial_high"] <= 1
+    assert set(gains_since(NEW, [], rng=np.random.default_rng(0), **how).values()) == {None}
 
 
 def test_intervals_are_ordered_around_their_mean_and_named_alike():

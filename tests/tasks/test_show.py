@@ -55,6 +55,24 @@ def test_the_headline_is_no_kinder_than_the_numbers():
     assert remarks(same) == ("1 of 3 rounds finished: 1 promoted.",)
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.0027, 0.0159, "The 95% intervals overlap, but prompt by prompt it rose by 0.009 [0.003, 0.016]."),
+        (-0.4, -0.1, "The 95% intervals overlap, but prompt by prompt it fell by 0.25 [0.10, 0.40]."),
+        (-0.1, 0.4, "The 95% intervals overlap: this run alone shows no difference."),
+    ],
+)
+def test_a_difference_that_only_pairing_shows_is_told(low: float, high: float, said: str):
+    """Prompts differ more than policies do: the same prompts' differences can be sure where two means are not."""
+    run = whole_summary()
+    mean = 0.0092 if low == 0.0027 else (low + high) / 2
+    gain = {"gold_gain_initial": mean, "gold_gain_initial_low": low, "gold_gain_initial_high": high}
+    once = run.rounds[0].model_copy(update={"metrics": {**run.rounds[0].metrics, **gain}})
+    same = run.model_copy(update={"initial": InitialSummary(metrics=run.rounds[0].metrics), "rounds": (once,)})
+    assert headline(same).endswith(said)
+
+
 def test_runs_are_listed_and_an_empty_store_says_so():
     text = printed(runs_text([whole_summary(), RunSummary(run="new", store="s", config={"rounds": 3})], "s"))
     assert "3 of 3" in text

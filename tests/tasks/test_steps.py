@@ -145,7 +145,7 @@ def test_a_promoted_policy_knows_what_stood_before_it(at: Place):
     old, new = standing(at, "old", 1.0), standing(at, "new", 2.0)
     best = measure_plainly(config, old.policy, old.evaluation, at=at.model_copy(update={"folder": "start"}))
     batch = Batch(name="round-000", groups=old.evaluation.groups, pairs=old.evaluation.groups)
-    after = decide_plainly(config, 0, new.policy, new.evaluation, batch, best, at=at)
+    after = decide_plainly(config, 0, new.policy, new.evaluation, batch, best, best, at=at)
     assert best.before is None
     assert after.before == old.policy
 
@@ -192,7 +192,7 @@ def test_the_pointer_moves_to_what_wins_and_stays_where_it_does_not(at: Place, r
     best = measure_plainly(config, old.policy, old.evaluation, at=start)
     batch = Batch(name="round-000", groups=old.evaluation.groups, pairs=old.evaluation.groups)
     for _ in range(2):  # the second time the verdict is found, and a promotion repeated without harm
-        after = decide_plainly(config, 0, new.policy, new.evaluation, batch, best, at=at)
+        after = decide_plainly(config, 0, new.policy, new.evaluation, batch, best, best, at=at)
     manifest = read_manifest(at)
     assert manifest is not None
     assert manifest.verdict == verdict
