@@ -50,7 +50,7 @@ class TrainingWorkers:
         self.trainer = trainer
         self.ended = threading.Event()
         self.error: BaseException | None = None
-        self._desk = cache_folder() / "training" / f"desk-{uuid4().hex}"
+        self._desk = new_desk()
         self._put(Order(number=0))
         atexit.register(shutil.rmtree, self._desk, ignore_errors=True)
         threading.Thread(target=self._fit, daemon=True).start()
@@ -86,6 +86,11 @@ class TrainingWorkers:
             self.error = error
         finally:
             self.ended.set()
+
+
+def new_desk() -> Path:
+    """A folder's path that workers, who run elsewhere, read as this process does."""
+    return cache_folder().resolve() / "training" / f"desk-{uuid4().hex}"
 
 
 _warm: list[TrainingWorkers] = []
