@@ -62,9 +62,7 @@ def gains_since(
     """
     seed, gains = int(rng.integers(2**63)), Metrics()
     for name, model in (("reward", reward), ("gold", gold)):
-        new_P_K, first_P_K = _compared(new, first, model)
-        gain_P = prompt_means(new_P_K) - prompt_means(first_P_K)
-        gains |= _interval(f"{name}_gain_initial", gain_P, seed, resamples)
+        gains |= _interval(f"{name}_gain_initial", _gain(new, first, model), seed, resamples)
     return gains
 
 
@@ -111,8 +109,13 @@ def _rewards(
     mean[f"{name}_mean"] = mean.pop(name)
     present = scores_P_K[~np.isnan(scores_P_K)]
     mean[f"{name}_sd"] = float(present.std()) if present.size else None
+    return mean | _interval(f"{name}_gain", _gain(new, old, model), seed, resamples)
+
+
+def _gain(new: Sequence[Group], old: Sequence[Group] | None, model: str | None) -> Floats:
+    """(P,) difference of mean rewards, for the prompts that both have; NaN where either has no score."""
     new_P_K, old_P_K = _compared(new, old, model)
-    return mean | _interval(f"{name}_gain", prompt_means(new_P_K) - prompt_means(old_P_K), seed, resamples)
+    return prompt_means(new_P_K) - prompt_means(old_P_K)
 
 
 def _win_rates(
