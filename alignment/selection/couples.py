@@ -17,6 +17,10 @@ Couple = tuple[int, int]
 CouplesOf = Callable[[Group, Rewards, np.random.Generator], tuple[list[Couple], dict[str, float]]]
 """What a method proposes for one group, and what it measured there."""
 
+QUANTILES = (10, 50, 90)
+"""Percent."""
+TOO_FEW = "a pair needs two candidates: fewer were accepted"
+
 
 class Selection(Record):
     """What a selector made of a round."""
@@ -48,7 +52,7 @@ def select_by_reward(
     reward: str,
     source: str,
     min_margin: float = 0.0,
-    empty: str = "a pair needs two candidates: fewer were accepted",
+    empty: str = TOO_FEW,
 ) -> Selection:
     """Each group through ``couples_of`` with a generator of its own, so that order and neighbours change nothing.
 
@@ -58,6 +62,7 @@ def select_by_reward(
     pairs: list[PreferencePair] = []
     dropped: list[Dropped] = []
     facts: list[dict[str, float]] = []
+    compared: list[Rewards] = []
     candidates = missing = 0
     for group in groups:
         refuse_twice(group.prompt.id, seen)
@@ -73,8 +78,9 @@ def select_by_reward(
         pairs += made
         dropped += lost if made else [drop(group.prompt.id, why_empty(lost, empty))]
         lost_rate = len(lost) / len(couples) if couples else 0.0
-        facts.append({**measured, "reward_sd": float(rewards_G[finite_G].std()), "lost_rate": lost_rate})
-    metrics = {"prompts": float(len(seen))} | _metrics(pairs, dropped, facts)
+        compared.append(rewards_G[finite_G])
+        facts.append({**measured, "reward_sd": float(compared[-1].std()), "lost_rate": lost_rate})
+    metrics = {"prompts": float(len(seen))} | _metrics(pairs, dropped, facts) | _reward_quantiles(compared)
     return Selection(pairs=tuple(pairs), dropped=tuple(dropped), metrics=metrics | missing_rate(missing, candidates))
 
 
@@ -175,6 +181,14 @@ def why_empty(lost: Sequence[Dropped], empty: str) -> str:
 
 def missing_rate(missing: int, candidates: int) -> dict[str, float]:
     return {"missing_rate": missing / candidates} if candidates else {}
+
+
+def _reward_quantiles(compared: Sequence[Rewards]) -> dict[str, float]:
+    """Of all rewards that were looked at, over all prompts: from round to round they show a scale that drifts."""
+    if not compared:
+        return {}
+    quantiles = np.quantile(np.concatenate(compared), [percent / 100 for percent in QUANTILES])
+    return {f"reward_q{percent}": float(value) for percent, value in zip(QUANTILES, quantiles, strict=True)}
 
 
 def _is_empty(text: str) -> bool:

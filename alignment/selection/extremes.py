@@ -6,9 +6,9 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
-from alignment.sampling.generations import drawn_alike
 from alignment.selection.couples import Couple, Rewards, Selection, select_by_reward
 from alignment.selection.evidence import NO_EVIDENCE, Evidence
+from alignment.selection.pairing import Within, meeting, whole_group
 from alignment.types import Group, PreferencePair, Strategy
 
 
@@ -23,10 +23,8 @@ class BestWorst(Strategy):
     pairs_per_prompt: PositiveInt = 1
     min_margin: NonNegativeFloat = 0.0
     """Pairs whose reward gap is at most this carry no signal and are dropped."""
-    within: Literal["group", "layer"] = Field(default="group", exclude_if=lambda within: within == "group")
-    """``layer`` (ours) pairs a draft with drafts, and a refinement with those of the same draft and feedback, the
-    widest gaps of a prompt first. Refinements are unlike drafts in style and mostly better, so that of a pair across
-    layers a loss can learn the style (PRS)."""
+    within: Within = Field(default="group", exclude_if=whole_group)
+    """With ``layer`` the widest gaps of a prompt come first, whichever layer they are of."""
 
     def __call__(
         self, groups: Iterable[Group], rng: np.random.Generator, *, reward: str, evidence: Evidence = NO_EVIDENCE
@@ -42,7 +40,7 @@ class BestWorst(Strategy):
     ) -> tuple[list[Couple], dict[str, float]]:
         if self.within == "group":
             return _inward(rewards_G, rng)[: self.pairs_per_prompt], {}
-        layers = [_inward(np.where(layer, rewards_G, np.nan), rng) for layer in drawn_alike(group)]
+        layers = [_inward(np.where(layer, rewards_G, np.nan), rng) for layer in meeting("layer", group)]
         widest = sorted((c for layer in layers for c in layer), key=lambda c: rewards_G[c[1]] - rewards_G[c[0]])
         return widest[: self.pairs_per_prompt], {}
 

@@ -4,10 +4,27 @@ from collections.abc import Sequence
 from typing import Literal, assert_never
 
 import numpy as np
+from numpy.typing import NDArray
 
+from alignment.sampling.generations import drawn_alike
 from alignment.selection.couples import Couple, Rewards
+from alignment.types import Group
 
 Pairing = Literal["first_round", "tournament"]
+Within = Literal["group", "layer"]
+"""Who may meet. ``layer`` (ours) pairs a draft with drafts, and a refinement with those of the same draft and feedback:
+refinements are unlike drafts in style and mostly better, so that of a pair across layers a loss can learn the style
+(PRS)."""
+
+
+def whole_group(within: Within) -> bool:
+    """Whether ``within`` says nothing that a recipe without it does not say: then it is no part of its identity."""
+    return within == "group"
+
+
+def meeting(within: Within, group: Group) -> list[NDArray[np.bool_]]:
+    """(G,) masks of the candidates that may meet each other; every candidate is in one of them."""
+    return [np.ones(len(group.candidates), dtype=bool)] if within == "group" else drawn_alike(group)
 
 
 def paired(how: Pairing, accepted: Sequence[int], rewards_G: Rewards, rng: np.random.Generator) -> list[Couple]:

@@ -9,6 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from alignment.selection.couples import Couple, Rewards, Selection, select_by_reward
 from alignment.selection.evidence import NO_EVIDENCE, Evidence
+from alignment.selection.pairing import Within, meeting, whole_group
 from alignment.types import Group, Strategy
 
 
@@ -26,6 +27,7 @@ class RSDPO(Strategy):
     tau_unit: Literal["reward", "prompt_sd"] = "reward"
     """The paper's tau is in units of reward, so it is to be set anew for each reward model; ``prompt_sd`` (ours)
     measures it in standard deviations of each prompt's own rewards."""
+    within: Within = Field(default="group", exclude_if=whole_group)
     max_pairs_per_prompt: PositiveInt | None = None
     """Keeps a random part of a prompt's pairs. The paper has no such bound."""
 
@@ -33,9 +35,10 @@ class RSDPO(Strategy):
         self, groups: Iterable[Group], rng: np.random.Generator, *, reward: str, evidence: Evidence = NO_EVIDENCE
     ) -> Selection:
         """Pairs by the rewards named ``reward``; ``coverage`` is the share of prompts that give any."""
+        of = " of one layer" if self.within == "layer" else ""
         selection = select_by_reward(
             groups, rng, self._couples, reward=reward, source=self.type,
-            empty=f"no two rewards are far enough apart for eta = {self.eta:g} and tau = {self.tau:g}",
+            empty=f"no two rewards{of} are far enough apart for eta = {self.eta:g} and tau = {self.tau:g}",
         )  # fmt: skip
         if not (prompts := selection.metrics["prompts"]):
             return selection
@@ -51,7 +54,9 @@ class RSDPO(Strategy):
         self, group: Group, rewards_G: Rewards, rng: np.random.Generator
     ) -> tuple[list[Couple], dict[str, float]]:
         tau = self.tau if self.tau_unit == "reward" else self.tau * float(np.nanstd(rewards_G))
-        better, worse = np.nonzero(rewards_G[:, None] - rewards_G[None, :] > tau * self.threshold)
+        layers_L_G = np.array(meeting(self.within, group))
+        may_meet_G_G = (layers_L_G[:, :, None] & layers_L_G[:, None, :]).any(axis=0)
+        better, worse = np.nonzero(may_meet_G_G & (rewards_G[:, None] - rewards_G[None, :] > tau * self.threshold))
         clear = len(better)
         if self.max_pairs_per_prompt is not None and clear > self.max_pairs_per_prompt:
             kept = np.sort(rng.permutation(clear)[: self.max_pairs_per_prompt])

@@ -6,12 +6,12 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, field_serializer
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_serializer
 
 from alignment.errors import UserError
-from alignment.selection.couples import Couple, Rewards, Selection, finite_or_nan, select_by_reward
+from alignment.selection.couples import TOO_FEW, Couple, Rewards, Selection, finite_or_nan, select_by_reward
 from alignment.selection.evidence import NO_EVIDENCE, Evidence
-from alignment.selection.pairing import Pairing, paired
+from alignment.selection.pairing import Pairing, Within, meeting, paired, whole_group
 from alignment.types import Group, Strategy
 
 
@@ -40,6 +40,8 @@ class RSO(Strategy):
     as asked for, drawn one after another from softmax(r / beta) over those left. Its bias at few candidates is
     larger than that of sweeps."""
     pairing: Pairing = "first_round"
+    within: Within = Field(default="group", exclude_if=whole_group)
+    """Who of the accepted may meet. Acceptance itself is over all candidates of a prompt."""
     target: Literal["current", "initial"] = "current"
     """Which policy exp(r / beta) tilts. Plain acceptance tilts the one that sampled, so t rounds compound to the
     initial policy times exp(t r / beta). ``initial`` (ours) keeps the first target: it accepts on
@@ -73,12 +75,13 @@ class RSO(Strategy):
         def couples_of(
             group: Group, rewards_G: Rewards, rng: np.random.Generator
         ) -> tuple[list[Couple], dict[str, float]]:
-            return self._couples(rewards_G, rng, _proposal_ratios(group, ratios_of))
+            return self._couples(group, rewards_G, rng, _proposal_ratios(group, ratios_of))
 
-        return select_by_reward(groups, rng, couples_of, reward=reward, source=self.type)
+        empty = "fewer than two candidates of one layer were accepted" if self.within == "layer" else TOO_FEW
+        return select_by_reward(groups, rng, couples_of, reward=reward, source=self.type, empty=empty)
 
     def _couples(
-        self, rewards_G: Rewards, rng: np.random.Generator, log_ratios_G: Rewards | None
+        self, group: Group, rewards_G: Rewards, rng: np.random.Generator, log_ratios_G: Rewards | None
     ) -> tuple[list[Couple], dict[str, float]]:
         clipped_G = None if log_ratios_G is None else log_ratios_G.clip(-self.max_log_ratio, self.max_log_ratio)
         sweeps = self._sweeps(rewards_G, rng, clipped_G)
@@ -89,7 +92,8 @@ class RSO(Strategy):
         if log_ratios_G is not None:
             facts["log_ratio_sd"] = float(np.nanstd(log_ratios_G))
             facts["log_ratio_clipped"] = float(np.mean(np.abs(log_ratios_G) > self.max_log_ratio))
-        return paired(self.pairing, accepted, rewards_G, rng), facts
+        meetings = [[i for i in accepted if layer_G[i]] for layer_G in meeting(self.within, group)]
+        return [couple for met in meetings for couple in paired(self.pairing, met, rewards_G, rng)], facts
 
     def _sweeps(
         self, rewards_G: Rewards, rng: np.random.Generator, log_ratios_G: Rewards | None = None

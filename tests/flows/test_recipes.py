@@ -93,7 +93,7 @@ def test_what_is_wrong_is_told_in_one_line(overrides: list[str], said: str):
 
 
 def test_the_composed_recipe_asks_in_the_words_its_policy_was_shown():
-    config = load_config("prs_rso", [], shipped=RECIPES)
+    config = load_config("prs_rso_rad", [], shipped=RECIPES)
     assert isinstance(config.sampler, Reflective)
     assert isinstance(config.world, Sandbox)
     assert config.world.refine_share > 0
@@ -113,7 +113,7 @@ def test_a_sampler_that_was_there_before_has_the_identity_it_had():
 
 def test_a_plan_counts_feedback_among_the_tokens_at_most():
     """Two rounds of 512 train prompts: 16 completions and one feedback of 64 tokens each; 128 held out, 2 answers."""
-    config = load_config("prs_rso", ["--prompts.count", "640", "--evaluate.held_out", "0.2"], shipped=RECIPES)
+    config = load_config("prs_rso_rad", ["--prompts.count", "640", "--evaluate.held_out", "0.2"], shipped=RECIPES)
     assert config.sampler.tokens_at_most == 16 * 64 + 32
     plan = forecast(config, [], NotMade("round-000", "generate"))
     assert plan.tokens_at_most == 2 * (512 * (16 * 64 + 32) + 128 * 4 * 64)

@@ -7,7 +7,7 @@ import pytest
 from made_groups import couples, group, real_answers, select
 from pydantic import ValidationError
 
-from alignment.selection import RSDPO, BestWorst, TopK
+from alignment.selection import RSDPO, RSO, BestWorst, TopK
 from alignment.types import Group
 
 
@@ -135,3 +135,42 @@ def test_layers_of_one_completion_give_no_pair_and_say_so():
     chain = tree([0.0, 1.0, 2.0], [DRAFT, (0, "a"), (1, "a")])
     (lost,) = select(BestWorst(within="layer"), chain).dropped
     assert lost.reason == "no layer has two completions that may be paired"
+
+
+@pytest.mark.parametrize("pairing", ["first_round", "tournament"])
+def test_what_rejection_sampling_accepted_of_a_tree_meets_within_its_layer(pairing):
+    """All seven are accepted (beta = inf). Of layers of 3, 2 and 2 a round makes 1 + 1 + 1 pairs, a knockout one more;
+    in the whole group 3 and 6, and some of them cross layers."""
+    g = tree([0.0, 2.5, 1.0, 5.0, 8.5, 9.0, 6.0], TWO_LAYERS)
+    options = {"beta": math.inf, "num_accepted": 7, "pairing": pairing}
+    within = [select(RSO(**options, within="layer"), g, seed=seed) for seed in range(20)]
+    assert {len(s.pairs) for s in within} == ({3} if pairing == "first_round" else {4})
+    assert all(TWO_LAYERS[i] == TWO_LAYERS[j] for s in within for i, j in couples(s))
+    across = [couples(select(RSO(**options), g, seed=seed)) for seed in range(20)]
+    assert any(TWO_LAYERS[i] != TWO_LAYERS[j] for pairs in across for i, j in pairs)
+
+
+def test_acceptance_is_over_the_whole_tree_and_layers_only_say_who_meets():
+    """The two best of the tree are refinements of different feedback: both are accepted, and neither has a partner."""
+    g = tree([0.0, 2.5, 1.0, 5.0, 8.5, 9.0, 6.0], TWO_LAYERS)
+    chosen = RSO(beta=0, num_accepted=2, within="layer")
+    selection = select(chosen, g)
+    assert selection.metrics["accepted_reward"] == (9.0 + 8.5) / 2
+    assert [row.reason for row in selection.dropped] == ["fewer than two candidates of one layer were accepted"]
+    plain = group([0.0, 2.5, 1.0, 5.0])
+    assert select(RSO(num_accepted=4, within="layer"), plain).pairs == select(RSO(num_accepted=4), plain).pairs
+
+
+def test_rs_dpo_within_a_layer_takes_the_clear_pairs_of_each():
+    """Gaps above 1.73: drafts 2.5 - 0, refinements 8.5 - 5 and 9 - 6; 2.5 - 1 is too near, no other couple counts."""
+    g = tree([0.0, 2.5, 1.0, 5.0, 8.5, 9.0, 6.0], TWO_LAYERS)
+    assert couples(select(RSDPO(within="layer"), g)) == [(1, 0), (4, 3), (5, 6)]
+    assert select(RSDPO(within="layer"), g).metrics["clear_pairs"] == 3
+
+
+def test_the_scale_of_a_rounds_rewards_is_told_by_its_quantiles():
+    """Over both prompts: 0, 1, ..., 10 without the truncated and the missing one, so q10 = 1, q50 = 5, q90 = 9."""
+    first = group([0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 99.0], name="a", truncated=[6])
+    second = group([1.0, 3.0, 5.0, 7.0, 9.0, None], name="b")
+    metrics = select(BestWorst(), first, second).metrics
+    assert [metrics[f"reward_q{percent}"] for percent in (10, 50, 90)] == pytest.approx([1, 5, 9])
