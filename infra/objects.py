@@ -6,14 +6,13 @@ is one object; other work under the same recipe is a ``Conflict``. Everything re
 """
 
 import hashlib
-import re
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Protocol, TypeVar, get_args
+from typing import Annotated, Protocol, TypeVar
 from uuid import uuid4
 
 from pydantic import AfterValidator, JsonValue, NonNegativeInt, ValidationError
@@ -21,6 +20,7 @@ from pydantic import AfterValidator, JsonValue, NonNegativeInt, ValidationError
 from alignment.errors import Conflict, UserError
 from alignment.types import Artifact, Kind, Record, canonical_json, digest_of
 from infra import storage
+from infra.recipes import folder_of
 
 Facts = Mapping[str, JsonValue]
 Parents = Sequence[Artifact | str]
@@ -69,18 +69,6 @@ class ObjectRecord(Record):
     """What the recipe is the digest of, for people."""
     created: str
     code: str
-
-
-def folder_of(kind: Kind, recipe: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", recipe):
-        raise ValueError(f"{recipe!r} is no recipe")
-    return f"objects/{kind}/{recipe}"
-
-
-def is_key(key: str) -> bool:
-    """Whether it is a ``kind/recipe``: records and pointers may be someone else's."""
-    kind, _, recipe = key.partition("/")
-    return kind in get_args(Kind) and re.fullmatch(r"[A-Za-z0-9_-]+", recipe) is not None
 
 
 def store_of(artifact: Artifact) -> str:

@@ -1,11 +1,14 @@
 """Recipes: the digest of what was asked for, which is where an object lies."""
 
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, JsonValue
 
 from alignment.types import SCHEMA_VERSION, Artifact, Kind, digest_of
+
+_RECIPE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def asked(kind: Kind, **inputs: Any) -> dict[str, JsonValue]:
@@ -32,3 +35,16 @@ def _plain(value: Any, at: str) -> JsonValue:
         case Mapping() if all(isinstance(key, str) for key in value):
             return {key: _plain(item, f"{at}.{key}") for key, item in value.items()}
     raise TypeError(f"{at}: a {type(value).__name__} has no stable JSON form, so it cannot bear identity")
+
+
+def folder_of(kind: Kind, recipe: str) -> str:
+    """Relative to the store."""
+    if not _RECIPE.fullmatch(recipe):
+        raise ValueError(f"{recipe!r} is no recipe")
+    return f"objects/{kind}/{recipe}"
+
+
+def is_key(key: str) -> bool:
+    """Whether it is a ``kind/recipe``: records and pointers may be someone else's."""
+    kind, _, recipe = key.partition("/")
+    return kind in get_args(Kind) and _RECIPE.fullmatch(recipe) is not None

@@ -6,7 +6,7 @@ killed writers left.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Literal, NamedTuple, get_args
 
 from alignment.errors import UserError
@@ -16,6 +16,9 @@ from infra.listing import Found, listing, read_all
 from infra.runs import Pointer, Turns
 
 Role = Literal["config", "promotions", "manifest", "note", "name", "hidden", "stray"]
+ROLES: frozenset[Role] = frozenset({"config", "promotions", "manifest", "note", "name"})
+"""Of what belongs to a run."""
+REFERRING: frozenset[Role] = ROLES - {"note"}
 _ADDRESS = re.compile(rf"objects/({'|'.join(get_args(Kind))})/([A-Za-z0-9_-]+)")
 
 
@@ -66,21 +69,35 @@ def role_of(path: str) -> Role:
     return "note" if folders[-1:] == ["notes"] else "name"
 
 
-def run_files(store: str, run: str | None = None) -> tuple[list[RunFile], list[Found]]:
-    """The files of a run, or of all runs, with their content; and those that are no part of any run."""
-    files: list[tuple[Found, str, str]] = []
-    others: list[Found] = []
-    for found in listing(store, f"runs/{run}" if run else "runs"):
-        _, of, *rest = found.path.split("/", 2)
-        if rest and role_of(rest[0]) not in ("hidden", "stray"):
-            files.append((found, of, rest[0]))
-        else:
-            others.append(found)
-    contents = read_all(store, [found.path for found, _, _ in files])
-    read = [
-        RunFile(of, path, role_of(path), d) for (_, of, path), d in zip(files, contents, strict=True) if d is not None
-    ]
-    return read, others
+def run_files(store: str, run: str | None = None, roles: Collection[Role] = ROLES) -> list[RunFile]:
+    """The files of a run, or of all runs, that have one of these roles, with their content."""
+    return read_files(store, [found for found in listed(store, run) if run_role(found.path) in roles])
+
+
+def listed(store: str, run: str | None = None) -> list[Found]:
+    """All files of a run's folder, or of all."""
+    return listing(store, f"runs/{run}" if run else "runs")
+
+
+def runs_in(store: str) -> set[str]:
+    """Names of all runs that have left anything, claimed or not."""
+    return {found.path.split("/")[1] for found in listed(store) if run_role(found.path) in ROLES}
+
+
+def run_role(path: str) -> Role:
+    """As ``role_of``, by the path within the store."""
+    _, _, *within = path.split("/", 2)
+    return role_of(within[0]) if within else "stray"
+
+
+def read_files(store: str, files: Sequence[Found]) -> list[RunFile]:
+    """Those that are still there."""
+    read: list[RunFile] = []
+    for found, data in zip(files, read_all(store, [found.path for found in files]), strict=True):
+        if data is not None:
+            _, run, path = found.path.split("/", 2)
+            read.append(RunFile(run, path, role_of(path), data))
+    return read
 
 
 def references(store: str, file: RunFile) -> Iterator[Reference]:
@@ -105,6 +122,29 @@ def references(store: str, file: RunFile) -> Iterator[Reference]:
 
 def _pointed(file: RunFile, pointer: Pointer) -> Reference:
     return Reference(file, f"{pointer.kind}/{pointer.recipe}", pointer.digest)
+
+
+class References:
+    """The objects that runs refer to. Looked at again, it reads only what is new."""
+
+    def __init__(self, store: str):
+        self.keys: set[str] = set()
+        self.runs: set[str] = set()
+        self._store = store
+        self._seen: set[Found] = set()
+        self.look()
+
+    def look(self) -> set[str]:
+        """What has come to be referred to since. UserError for a file that cannot be read: who knows what it names."""
+        new = [f for f in listed(self._store) if f not in self._seen and run_role(f.path) in REFERRING]
+        found: set[str] = set()
+        for file in read_files(self._store, new):
+            self.runs.add(file.run)
+            found |= {reference.key for reference in references(self._store, file)}
+        self._seen.update(new)
+        fresh = found - self.keys
+        self.keys |= fresh
+        return fresh
 
 
 def names_by_object(store: str, files: Sequence[RunFile]) -> dict[str, list[str]]:

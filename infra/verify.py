@@ -13,8 +13,9 @@ from alignment.errors import UserError
 from alignment.types import Record
 from infra import objects, storage
 from infra.listing import Found, listing, read_all
-from infra.objects import ObjectRecord, is_key
-from infra.run_files import RunFile, references, run_files
+from infra.objects import ObjectRecord
+from infra.recipes import is_key
+from infra.run_files import ROLES, RunFile, listed, read_files, references, run_role
 from infra.runs import read_config
 from infra.verify_objects import Checked, Problem, check_object
 from infra.verify_runs import Known, check_claims, check_run_file
@@ -70,7 +71,9 @@ def survey(store: str, run: str | None = None) -> Survey:
     require_store(store)
     if run is not None:
         read_config(store, run)
-    files, others = run_files(store, run)  # before the objects: a name is there after its object
+    there = listed(store, run)  # before the objects: a name is there after its object
+    files = read_files(store, [found for found in there if run_role(found.path) in ROLES])
+    others = [found for found in there if run_role(found.path) not in ROLES]
     if run is not None:
         return Survey(store, run, files, dict.fromkeys(_came_from(store, files)), others)
     contents: dict[str, list[Found]] = {}

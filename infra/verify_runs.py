@@ -9,6 +9,7 @@ from alignment.errors import UserError
 from alignment.types import RoundManifest, StepNote
 from infra import objects, storage
 from infra.objects import ObjectRecord
+from infra.recipes import is_key
 from infra.run_files import Reference, Role, RunFile, references
 from infra.runs import Turns
 from infra.verify_objects import Checked, Problem, cause
@@ -44,7 +45,7 @@ class Known:
 
     def _look(self, key: str) -> Standing:
         path = f"objects/{key}/record.json"
-        data = storage.read(self._store, path) if objects.is_key(key) else None
+        data = storage.read(self._store, path) if is_key(key) else None
         if data is None:
             return Standing(False, None)
         try:
