@@ -68,6 +68,12 @@ def _folder(store: str, key: str, files: tuple[Found, ...], data: bytes | None) 
         return Folder(key, files, None, damaged=True)
 
 
+def own_paths(folder: Folder) -> set[str]:
+    """Of its records, and of the files that the object's own record speaks of."""
+    files = folder.record.files if folder.record else ()
+    return {found.path for found in folder.records} | {f"objects/{folder.key}/{file.path}" for file in files}
+
+
 def mentioned(store: str, folder: Folder) -> set[str] | None:
     """Paths of the folder's records and of all that these speak of, as they are now; None where one is damaged."""
     paths = [found.path for found in folder.records]

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from alignment.errors import UserError
 from infra.listing import Found, listing
-from infra.object_folders import Folder, Parents, children_first, closure, folders, mentioned
+from infra.object_folders import Folder, Parents, children_first, closure, folders, mentioned, own_paths
 from infra.run_files import References, listed
 from infra.uploads import Upload, open_uploads
 
@@ -61,7 +61,7 @@ def planned(store: str, before: float) -> Plan:
     _refuse_damaged(store, there, closure(known.keys, parents))
     fresh = {folder.key for folder in there.values() if folder.modified >= before}
     kept = closure(known.keys | fresh, parents) & there.keys()
-    doomed = [_object(there[key]) for key in children_first(there.keys() - kept, parents)]
+    doomed = [_object(there[key], before) for key in children_first(there.keys() - kept, parents)]
     doomed += [litter for key in sorted(kept) for litter in _litter(store, there[key], before)]
     doomed += _leftovers(store, before)
     doomed += [Doomed("upload", u.path, (), u.modified, upload=u) for u in open_uploads(store) if u.modified < before]
@@ -78,17 +78,18 @@ def _refuse_damaged(store: str, there: dict[str, Folder], needed: set[str]) -> N
             )
 
 
-def _object(folder: Folder) -> Doomed:
+def _object(folder: Folder, before: float) -> Doomed:
+    """With all that its record speaks of. What else lies there may be another writer's, and must be old itself."""
     whole = any(found.path.endswith("/record.json") for found in folder.records)
     what: What = "object" if whole else "unfinished" if folder.records else "litter"
-    return Doomed(what, f"objects/{folder.key}", folder.files, folder.modified, folder)
+    known = own_paths(folder)
+    files = tuple(found for found in folder.files if found.path in known or found.modified < before)
+    return Doomed(what, f"objects/{folder.key}", files, folder.modified, folder)
 
 
 def _litter(store: str, folder: Folder, before: float) -> Iterator[Doomed]:
     """Old files beside an object that stays, an attempt at a time, which none of its records speak of."""
-    known = {f"objects/{folder.key}/{file.path}" for file in folder.record.files} if folder.record else set[str]()
-    known |= {found.path for found in folder.records}
-    if all(found.path in known for found in folder.files):
+    if all(found.path in own_paths(folder) for found in folder.files):
         return
     spoken = mentioned(store, folder)
     if spoken is None:

@@ -38,7 +38,7 @@ def test_a_digest_made_in_blocks_is_that_of_the_whole(filled: str, monkeypatch):
 
 def test_only_the_files_that_are_named_are_removed(filled: str):
     listing.remove_all(filled, ["a/x", "a/none", "a/.z.tmp"])
-    assert listing.listing(filled, "") == listing.listing(filled, "a") + listing.listing(filled, "ab")
+    assert [f.path for f in listing.listing(filled, "ab")] == ["ab/w"]
     assert [f.path for f in listing.listing(filled, "a")] == ["a/b/y"]
     listing.remove_all(filled, [])
 
@@ -51,12 +51,8 @@ def test_a_folder_goes_only_when_it_is_empty(tmp_path: Path):
 
 
 def test_a_bucket_that_is_not_there_is_told(s3_store: str):
-    for ask in (
-        lambda: listing.listing("s3://no-such-bucket/x", "a"),
-        lambda: storage.folders("s3://no-such-bucket", ""),
-    ):
-        with pytest.raises(UserError, match="bucket no-such-bucket does not exist"):
-            ask()
+    with pytest.raises(UserError, match="bucket no-such-bucket does not exist"):
+        listing.listing("s3://no-such-bucket/x", "a")
 
 
 def test_a_file_that_the_server_would_not_remove_is_told(monkeypatch):

@@ -14,8 +14,9 @@ from small_runs import SmallRun, small_run
 from alignment.errors import UserError
 from alignment.types import Dropped
 from infra import artifacts, listing, objects, storage, verify
+from infra.object_folders import own_paths
 from infra.sweep import sweep
-from infra.sweep_plan import Plan, planned
+from infra.sweep_plan import Doomed, Plan, planned
 
 LATER = time.time() + 10**6
 """Everything is older than that."""
@@ -151,39 +152,56 @@ def test_a_sweep_that_is_killed_leaves_no_half_object_and_the_next_one_ends_it(r
     assert listing.listing(run.store, "objects") == []
 
 
-def test_runs_that_share_work_while_it_is_swept_all_the_time_never_name_what_is_not_there(store: str):
-    """Three runs commit the same eight objects and name them, while the names of finished rounds are removed and every
-    object without a name is swept at once, however young. What a run is told is gone, it makes again."""
-    done, end = Event(), time.monotonic() + 4
+def test_an_attempt_of_another_writer_beside_an_old_object_stays(tmp_path: Path):
+    """It is young, and its writer may be about to declare it whole when the old record is gone."""
+    store, day = str(tmp_path), 24 * 3600
+    commit(store, "a")
+    path = tmp_path / "objects/pairs/r1/record.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"created": "2026-01-01T00:00:00+00:00"}))
+    storage.write_all(store, "objects/pairs/r1/data/0", {"rows.parquet": b"half"})
+    assert [gone.at for gone in sweep(planned(store, time.time() - day))] == ["objects/pairs/r1"]
+    assert [found.path for found in listing.listing(store, "objects")] == ["objects/pairs/r1/data/0/rows.parquet"]
 
-    def work(run: str) -> int:
+
+def test_runs_that_share_work_while_it_is_swept_all_the_time_never_name_what_is_not_there(store: str):
+    """Three runs commit the same eight objects and name them, while names are removed again and every object without
+    one is swept at once, however young. What a run is told is gone, it makes again."""
+    rounds, done = 40, Event()
+
+    def work(run: str) -> None:
         artifacts.claim_run(store, run, {"rounds": 1})
         named = 0
-        while time.monotonic() < end:
+        while named < rounds:
             at = f"round-{named:03d}/select"
             try:
                 artifacts.name(store, run, at, commit(store, str(named % 8), recipe=f"r{named % 8}"))
             except UserError:
                 continue
             assert list(artifacts.read_rows(artifacts.named(store, run, at), Dropped)) == dropped(str(named % 8))
-            if named % 4:
+            if named % 5:
                 storage.remove(store, f"runs/{run}/{at}.json")
             named += 1
-        return named
 
     def clear() -> int:
         gone = 0
         while not done.is_set():
             plan = planned(store, LATER)
-            whole = [doomed for doomed in plan.doomed if doomed.what == "object"]  # the rest only its age protects
-            gone += len(sweep(plan._replace(doomed=tuple(whole))))
+            gone += len(sweep(plan._replace(doomed=tuple(map(of_record, filter(whole, plan.doomed))))))
         return gone
 
     with ThreadPoolExecutor(4) as pool:
         clearing, working = pool.submit(clear), [pool.submit(work, run) for run in ("a", "b", "c")]
         wait(working)
         done.set()
-        named = [future.result() for future in working]
-        assert clearing.result() > 5
-    assert min(named) > 5
+    assert [future.result() for future in working] == [None] * 3
+    assert clearing.result() > 0
     sound(store)
+
+
+def whole(doomed: Doomed) -> bool:
+    return doomed.what == "object"
+
+
+def of_record(doomed: Doomed) -> Doomed:
+    """Without what lies beside it: that only its age protects, which nothing here has."""
+    return doomed._replace(files=tuple(found for found in doomed.files if found.path in own_paths(doomed.folder)))

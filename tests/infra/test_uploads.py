@@ -1,5 +1,6 @@
 """Parts that were uploaded and never made into a file: found with their size, and aborted when they are old."""
 
+import os
 import time
 from typing import Any
 
@@ -26,8 +27,6 @@ def store(request: pytest.FixtureRequest) -> str:
 
 def begun(store: str, key: str, *parts: bytes) -> None:
     """An upload whose writer was killed."""
-    import os
-
     client: Any = botocore.session.get_session().create_client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
     bucket = store.removeprefix("s3://").split("/")[0]
     upload = client.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
@@ -39,16 +38,16 @@ def test_uploads_that_nobody_finished_are_aborted_when_they_are_old(store: str):
     made = commit(store, "a")
     artifacts.name(store, "a", "x", made)
     begun(store, "prefix/objects/policy/p1/data/0/model.safetensors", PART, b"end")
-    begun(store, "prefix/objects/policy/p2/data/0/model.safetensors")
+    begun(store, "prefix/objects/policy/p2/data/0/model.safetensors", b"all")
     begun(store, "other/objects/policy/p1/data/0/model.safetensors", b"another store's")
     assert sorted((upload.path, upload.size) for upload in open_uploads(store)) == [
         ("objects/policy/p1/data/0/model.safetensors", len(PART) + 3),
-        ("objects/policy/p2/data/0/model.safetensors", 0),
+        ("objects/policy/p2/data/0/model.safetensors", 3),
     ]
     assert planned(store, time.time() - 3600).doomed == ()
     gone = sweep(planned(store, LATER))
     assert [doomed.what for doomed in gone] == ["upload", "upload"]
-    assert sum(doomed.size for doomed in gone) == len(PART) + 3
+    assert sum(doomed.size for doomed in gone) == len(PART) + 6
     assert open_uploads(store) == []
     assert len(open_uploads(store.replace("prefix", "other"))) == 1
     assert artifacts.find(store, "pairs", "r1") == made
