@@ -9,7 +9,7 @@ from alignment.config import Train
 from alignment.execution import Engine, Trainer
 from alignment.packing import TrainingGroup, training_groups
 from alignment.types import Artifact, Group, PreferencePair, SequenceLogprobs, seed_of
-from infra import artifacts
+from infra import artifacts, kept_checkpoints
 from infra.launch import TrainResult, run_training
 from infra.ray_pool import open_ray
 from infra.train_data import StepMetrics
@@ -34,7 +34,8 @@ def train(
 ) -> Artifact:
     """The policy trained on the pairs of ``batches``, each with its reference log-probabilities.
 
-    Checkpoints lie in this machine's cache under the step's recipe, so a job that was killed goes on from them.
+    Checkpoints lie in this machine's cache under the step's recipe, and the last one in the store, so a job that was
+    killed goes on from them, here or on another machine.
     """
     inputs = {
         "policy": policy,
@@ -52,10 +53,15 @@ def train(
     with making(at, "train") as watch:
         groups = [g for batch, rows in zip(batches, references, strict=True) for g in _training_groups(batch, rows)]
         scratch = cache_folder() / "training" / recipe
-        with console.progress(f"{at.folder} train", None) as advance:
+        kept_checkpoints.fetch(at.store, recipe, scratch / "job")
+        with (
+            console.progress(f"{at.folder} train", None) as advance,
+            kept_checkpoints.Keeper(at.store, recipe, scratch / "job") as keeper,
+        ):
 
             def on_step(step: StepMetrics) -> None:
                 advance(step.step + 1, f"of {step.steps}, loss {step.loss:.4f}, accuracy {step.accuracy:.2f}")
+                keeper.look()
 
             open_ray(engine)
             out = scratch / "out"
@@ -81,6 +87,7 @@ def train(
             asked=asked,
         )
         shutil.rmtree(scratch)
+        kept_checkpoints.forget(at.store, recipe)
         return made(at, "train", artifact, watch)
 
 
