@@ -78,7 +78,7 @@ class Keeper:
 
 
 def keep(store: str, recipe: str, folder: Path, step: int) -> None:
-    """Store a folder as the job's checkpoint after ``step`` steps, and remove older ones. One that is there is found."""
+    """Store a folder as the job's checkpoint after ``step`` steps; remove older ones. One that is there is found."""
     before = [kept for kept in _steps(store, recipe) if kept < step]
     path, attempt = _path(recipe, step), f"checkpoints/{uuid4().hex}"
     sources = {file.name: file for file in sorted(folder.iterdir())}
