@@ -10,6 +10,7 @@ from alignment.execution import Engine, Trainer
 from alignment.packing import TrainingGroup, training_groups
 from alignment.types import Artifact, Group, PreferencePair, SequenceLogprobs, seed_of
 from infra import artifacts, kept_checkpoints
+from infra.attempts import alone, new_attempt
 from infra.launch import TrainResult, run_training
 from infra.ray_pool import open_ray
 from infra.train_data import StepMetrics
@@ -50,13 +51,16 @@ def train(
     if done := find_step(at, "train", "policy", recipe):
         return done
 
-    with making(at, "train") as watch:
+    scratch = cache_folder() / "training" / recipe
+    with making(at, "train") as watch, alone(scratch, timeout=on.timeout, what=f"training {recipe[:12]}"):
+        if done := find_step(at, "train", "policy", recipe):  # by whoever worked on it until now
+            return done
         groups = [g for batch, rows in zip(batches, references, strict=True) for g in _training_groups(batch, rows)]
-        scratch = cache_folder() / "training" / recipe
-        kept_checkpoints.fetch(at.store, recipe, scratch / "job")
+        job = new_attempt(scratch)
+        kept_checkpoints.fetch(at.store, recipe, job)
         with (
             console.progress(f"{at.folder} train", None) as advance,
-            kept_checkpoints.Keeper(at.store, recipe, scratch / "job") as keeper,
+            kept_checkpoints.Keeper(at.store, recipe, job) as keeper,
         ):
 
             def on_step(step: StepMetrics) -> None:
@@ -64,7 +68,7 @@ def train(
                 keeper.look()
 
             open_ray(engine)
-            out = scratch / "out"
+            out = job / "out"
             result = run_training(
                 artifacts.fetch_tree(policy),
                 groups,
@@ -72,7 +76,7 @@ def train(
                 trainer=on,
                 seed=seed_of(*seed, "train"),
                 out=out,
-                scratch=scratch / "job",
+                scratch=job,
                 recipe=recipe,
                 on_step=on_step,
             )
