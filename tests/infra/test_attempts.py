@@ -1,11 +1,13 @@
 """One process at a time, and nothing taken over from a killed one but what is whole."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_kept_checkpoints import checkpoint, contents
@@ -41,13 +43,31 @@ def counting(folder: Path, number: Path, times: int, seconds: float) -> "subproc
 
 
 def test_processes_take_turns_and_leave_nothing(tmp_path):
-    """Each of 4 removes the lock 5 times, so that others wait for one that is gone. Without turns, numbers are lost."""
+    """Three count to three each; without turns, numbers would be lost."""
     number = tmp_path / "number"
     number.write_text("0")
-    counters = [counting(tmp_path / "work", number, 5, 0.01) for _ in range(4)]
-    assert [counter.wait() for counter in counters] == [0] * 4
-    assert number.read_text() == "20"
+    counters = [counting(tmp_path / "work", number, 3, 0.05) for _ in range(3)]
+    assert [counter.wait() for counter in counters] == [0] * 3
+    assert number.read_text() == "9"
     assert [path.name for path in tmp_path.iterdir()] == ["number"]
+
+
+def test_a_lock_that_was_removed_between_opening_and_locking_is_none(tmp_path, monkeypatch):
+    """Its holder ended just then, and another process is alone already, by a new file of the same name."""
+    path, opened, others = tmp_path / "work.lock", os.open, []
+
+    def overtaken(*asked: Any) -> int:
+        lock = opened(*asked)
+        if not others:
+            path.unlink()
+            others.append(opened(path, os.O_RDWR | os.O_CREAT))
+            fcntl.flock(others[0], fcntl.LOCK_EX)
+        return lock
+
+    monkeypatch.setattr(os, "open", overtaken)
+    with pytest.raises(UserError, match="is locked"), alone(tmp_path / "work", timeout=0.3, what="training r1"):
+        raise AssertionError("not alone")
+    os.close(others[0])
 
 
 def test_a_killed_process_lets_go(tmp_path):
