@@ -1,7 +1,6 @@
 """The command line. Heavy modules are imported by the command that needs them, so that --help is instant."""
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from alignment.errors import UserError
+from flows import cli_store
 
 if TYPE_CHECKING:
     from alignment.config import RunConfig
@@ -90,40 +90,6 @@ def _plan(arguments: argparse.Namespace, overrides: list[str]) -> int:
         from tasks.forecast import plan_text
 
         Console().print(plan_text(planned))
-    return 0
-
-
-def _show(arguments: argparse.Namespace, _: list[str]) -> int:
-    from rich.console import Console
-
-    from tasks.history import read_run, read_runs
-    from tasks.show import runs_text, show_text
-
-    if arguments.run_name is None:
-        runs = read_runs(arguments.store)
-        shown = [run.model_dump(mode="json") for run in runs]
-        text = runs_text(runs, arguments.store)
-    else:
-        run = read_run(arguments.store, arguments.run_name)
-        shown, text = run.model_dump(mode="json"), show_text(run)
-    if arguments.json:
-        print(json.dumps(shown, indent=1))
-    else:
-        Console().print(text)
-    return 0
-
-
-def _report(arguments: argparse.Namespace, _: list[str]) -> int:
-    from tasks.report import write_report
-
-    print(write_report(arguments.store, arguments.run_name, Path(arguments.out) if arguments.out else None))
-    return 0
-
-
-def _export(arguments: argparse.Namespace, _: list[str]) -> int:
-    from tasks.export import export_policy
-
-    print(export_policy(arguments.store, arguments.run_name, Path(arguments.folder)))
     return 0
 
 
@@ -209,20 +175,12 @@ def _parser() -> argparse.ArgumentParser:
             )
         return sub
 
-    def of_run(sub: argparse.ArgumentParser, *, optional: bool = False) -> argparse.ArgumentParser:
-        sub.add_argument("run_name", metavar="RUN", nargs="?" if optional else None, help="name of a run")
-        sub.add_argument("--store", default=store, help=f"where runs are kept (default {store}, or RATCHET_STORE)")
-        return sub
-
     command("run", _run, "Run a recipe, or go on with a run that was interrupted.", recipe=True)
     plan = command(
         "plan", _plan, "Check a recipe and tell what is cached and what would run; starts nothing.", recipe=True
     )
     plan.add_argument("--json", action="store_true")
-    show = of_run(command("show", _show, "Rounds, metrics and verdicts of a run, or all runs."), optional=True)
-    show.add_argument("--json", action="store_true")
-    report = of_run(command("report", _report, "Write a run's report: one self-contained HTML file."))
-    report.add_argument("--out", help="where to write it (default RUN.html in this folder)")
+    cli_store.add_commands(command, store)
     claims = command("claims", _claims, "Measure whether the methods do what their papers claim, with intervals.")
     claims.epilog = CLAIMS_EPILOG
     claims.add_argument("--quick", action="store_true", help="on the testbed of arrays alone, in minutes, no engine")
@@ -232,9 +190,8 @@ def _parser() -> argparse.ArgumentParser:
     claims.add_argument("--store", default=store, help=f"of the sandbox's runs (default {store}, or RATCHET_STORE)")
     claims.add_argument("--json", metavar="FILE", help="write the results there as well")
     claims.add_argument("--out", metavar="FILE", default="claims.html", help="the report (default claims.html)")
-    export = of_run(command("export", _export, "Copy the promoted policy out, as a transformers directory."))
-    export.add_argument("folder", metavar="DIR")
-    fork = of_run(command("fork", _fork, "Start a new run from another's configuration; equal work is shared."))
+    fork = command("fork", _fork, "Start a new run from another's configuration; equal work is shared.")
+    cli_store.of_run(fork, store)
     fork.add_argument("new", metavar="NEW", help="name of the new run; overrides follow as for run")
     fork.set_defaults(takes_overrides=True)
     deploy = command("deploy", _deploy, "Make a Prefect deployment: a typed form and a schedule.", recipe=True)

@@ -6,11 +6,13 @@ a digest of what was asked for and of nothing else, so equal work is found and n
 alone, for tests) or ``s3://bucket/prefix``, with endpoint and credentials from the environment.
 
 All of it is immutable and created once, except the pointer to a run's promoted policy, which moves by
-compare-and-swap. The parts: ``objects`` (records and recipes), ``rows``, ``trees``, ``runs``, and below them
-``storage`` (bytes) and ``conditional`` (the two writes that everything stands on).
+compare-and-swap. The parts: ``recipes``, ``objects`` (records), ``rows``, ``trees``, ``runs``, and below them
+``storage`` (bytes) and ``conditional`` (the two writes that everything stands on). ``verify``, ``lineage`` and
+``sweep`` look at a store as a whole.
 """
 
-from infra.objects import ObjectRecord, StoredFile, asked, find, read_record, recipe_of, record_of, store_of
+from infra.objects import ObjectRecord, StoredFile, find, read_record, record_of, store_of
+from infra.recipes import asked, recipe_of
 from infra.rows import Shard, commit_rows, commit_shard, commit_shards, find_shard, read_rows, read_shard
 from infra.runs import Promotion, claim_run, list_runs, name, named, promote, promoted, read_config
 from infra.storage import put_once, read_bytes

@@ -46,7 +46,7 @@ def _adopt_folder(store: str, folder: Path, kind: ModelKind, source: Pretrained,
     _check_kind(folder, kind)
     _check_vocabulary(folder)
     digests = {name: objects.sha256_of(path) for name, path in files.items()}
-    asked = objects.asked(kind, files=digests)
+    asked = artifacts.asked(kind, files=digests)
     recipe = digest_of(asked)
     if found := artifacts.find(store, kind, recipe):
         return found

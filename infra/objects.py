@@ -6,21 +6,21 @@ is one object; other work under the same recipe is a ``Conflict``. Everything re
 """
 
 import hashlib
-import re
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Protocol, TypeVar
 from uuid import uuid4
 
-from pydantic import AfterValidator, BaseModel, JsonValue, NonNegativeInt, ValidationError
+from pydantic import AfterValidator, JsonValue, NonNegativeInt, ValidationError
 
 from alignment.errors import Conflict, UserError
-from alignment.types import SCHEMA_VERSION, Artifact, Kind, Record, canonical_json, digest_of
+from alignment.types import Artifact, Kind, Record, canonical_json, digest_of
 from infra import storage
+from infra.recipes import folder_of
 
 Facts = Mapping[str, JsonValue]
 Parents = Sequence[Artifact | str]
@@ -69,38 +69,6 @@ class ObjectRecord(Record):
     """What the recipe is the digest of, for people."""
     created: str
     code: str
-
-
-def asked(kind: Kind, **inputs: Any) -> dict[str, JsonValue]:
-    """What bears identity, as JSON: primitives, pydantic models, sequences and mappings of them. An artifact counts by
-    its digest. TypeError for anything else, ValueError for a number that is not finite."""
-    return {"kind": kind, "schema": SCHEMA_VERSION, "inputs": _plain(inputs, "inputs")}
-
-
-def recipe_of(kind: Kind, **inputs: Any) -> str:
-    """Digest of ``asked``: equal work has an equal recipe, in every process and on every machine."""
-    return digest_of(asked(kind, **inputs))
-
-
-def _plain(value: Any, at: str) -> JsonValue:
-    match value:
-        case None | bool() | int() | float() | str():
-            return value
-        case Artifact():
-            return value.digest
-        case BaseModel():
-            return value.model_dump(mode="json")
-        case list() | tuple():
-            return [_plain(item, f"{at}[{number}]") for number, item in enumerate(value)]
-        case Mapping() if all(isinstance(key, str) for key in value):
-            return {key: _plain(item, f"{at}.{key}") for key, item in value.items()}
-    raise TypeError(f"{at}: a {type(value).__name__} has no stable JSON form, so it cannot bear identity")
-
-
-def folder_of(kind: Kind, recipe: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", recipe):
-        raise ValueError(f"{recipe!r} is no recipe")
-    return f"objects/{kind}/{recipe}"
 
 
 def store_of(artifact: Artifact) -> str:
@@ -221,14 +189,23 @@ def record_json(record: Record) -> bytes:
 def verify(file: StoredFile, source: bytes | Path | None, at: str, remedy: str) -> None:
     """UserError when the bytes, or the file on this machine, are not what the record says; None is a missing file."""
     if source is None or (isinstance(source, Path) and not source.is_file()):
-        expected, found = f"{file.size} bytes", "nothing"
-    elif (size := _size(source)) != file.size:
-        expected, found = f"{file.size} bytes", f"{size} bytes"
-    elif (sha256 := sha256_of(source)) != file.sha256:
-        expected, found = f"sha256 {file.sha256}", f"sha256 {sha256}"
+        differs = difference(file, None, None)
     else:
-        return
-    raise UserError(f"{at} was changed since it was committed (expected {expected}, found {found}); {remedy}")
+        size = _size(source)
+        differs = difference(file, size, sha256_of(source) if size == file.size else None)
+    if differs is not None:
+        expected, found = differs
+        raise UserError(f"{at} was changed since it was committed (expected {expected}, found {found}); {remedy}")
+
+
+def difference(file: StoredFile, size: int | None, sha256: str | None) -> tuple[str, str] | None:
+    """What the record says of a file and what was found, where these differ; a file without a size is missing, and
+    one of another size needs no SHA-256."""
+    if size is None:
+        return f"{file.size} bytes", "nothing"
+    if size != file.size:
+        return f"{file.size} bytes", f"{size} bytes"
+    return None if sha256 == file.sha256 else (f"sha256 {file.sha256}", f"sha256 {sha256}")
 
 
 def sha256_of(source: bytes | Path) -> str:

@@ -12,6 +12,7 @@ from alignment.errors import UserError
 from alignment.types import Artifact, Kind, Record
 from infra import objects, storage, tables
 from infra.objects import Asked, Parents, StoredFile
+from infra.recipes import folder_of
 from infra.tables import Row
 
 
@@ -77,13 +78,16 @@ def commit_shards(
     facts: Mapping[str, JsonValue] = {},
     asked: Asked = None,
 ) -> Artifact:
-    """Declare the object whole: shards 0 to n-1, at least one, in order."""
+    """Declare the object whole: shards 0 to n-1, at least one, in order.
+
+    UserError where the store was swept of shards in this moment: then there is no such object afterwards.
+    """
     indices, row_types = [shard.index for shard in shards], {shard.row_type for shard in shards}
     if not shards or indices != list(range(len(shards))) or len(row_types) != 1:
         raise ValueError(f"{kind}/{recipe}: shards {indices} of {sorted(row_types)} are not 0, 1, ... of one row type")
     files = tuple(shard.file for shard in shards)
     objects.check_sizes(store, kind, recipe, files)
-    return objects.commit(
+    artifact = objects.commit(
         store,
         kind,
         recipe,
@@ -95,6 +99,11 @@ def commit_shards(
         facts=facts,
         asked=asked,
     )
+    left = storage.folders(store, folder_of(kind, recipe))
+    if gone := [shard.index for shard in shards if _shard_name(shard.index) not in left]:
+        storage.remove(store, f"{folder_of(kind, recipe)}/record.json")
+        raise UserError(f"store {store}: {kind}/{recipe} was swept of shards {gone} while it was made; run again")
+    return artifact
 
 
 def commit_rows(
@@ -143,7 +152,11 @@ def read_shard(store: str, kind: Kind, recipe: str, shard: Shard, row_type: type
 
 
 def _shard_path(kind: Kind, recipe: str, index: int) -> str:
-    return f"{objects.folder_of(kind, recipe)}/shard-{index:05d}.json"
+    return f"{folder_of(kind, recipe)}/{_shard_name(index)}"
+
+
+def _shard_name(index: int) -> str:
+    return f"shard-{index:05d}.json"
 
 
 def _write(
@@ -153,7 +166,7 @@ def _write(
 
 
 def _read(store: str, kind: Kind, recipe: str, file: StoredFile, row_type: type[Row]) -> list[Row]:
-    folder = objects.folder_of(kind, recipe)
+    folder = folder_of(kind, recipe)
     at = f"store {store}: {folder}/{file.path}"
     data = storage.read(store, f"{folder}/{file.path}")
     objects.verify(file, data, at, f"remove {folder} to make it anew")

@@ -90,11 +90,16 @@ def name(store: str, run: str, path: str, artifact: Artifact) -> None:
     """Let a readable path of a run, such as ``round-000/groups``, point to an object, for good.
 
     Conflict when it points to another one already: then code or inputs changed under the run. UserError when this
-    store does not hold the object.
+    store does not hold the object, or was swept of it in this moment: then there is no such name afterwards.
     """
     pointer = _pointer(artifact)
     _follow(store, pointer)
     if storage.put_once(store, _named(run, path), objects.record_json(pointer)):
+        try:
+            _follow(store, pointer)  # a sweep that did not see the name has taken the record away by now
+        except UserError:
+            storage.remove(store, _named(run, path))
+            raise
         return
     found = objects.parsed(Pointer, store, _named(run, path), storage.read_bytes(store, _named(run, path)))
     if found != pointer:

@@ -25,6 +25,8 @@ from alignment.types import (
 )
 
 Row = TypeVar("Row", bound=Record)
+ROWS_HELD = 1024
+"""Rows of a file that are held as records at once, where only their digests are wanted."""
 
 
 def _field(name: str, type_: pa.DataType) -> pa.Field:
@@ -128,10 +130,14 @@ def to_table(rows: Sequence[Row], row_type: type[Row]) -> pa.Table:
 
 def from_table(table: pa.Table, row_type: type[Row]) -> list[Row]:
     """The records, validated. ValueError when the table was written with another schema."""
-    expected = schema_of(row_type)
-    if not table.schema.equals(expected) or table.schema.metadata != expected.metadata:
-        raise ValueError(f"holds {_told(table.schema)}, this code reads {_told(expected)}")
+    _check_schema(table.schema, row_type)
     return [row_type.model_validate(_unpack(row)) for row in table.to_pylist()]
+
+
+def _check_schema(schema: pa.Schema, row_type: type[Record]) -> None:
+    expected = schema_of(row_type)
+    if not schema.equals(expected) or schema.metadata != expected.metadata:
+        raise ValueError(f"holds {_told(schema)}, this code reads {_told(expected)}")
 
 
 def to_parquet(rows: Sequence[Row], row_type: type[Row]) -> bytes:
@@ -142,6 +148,15 @@ def to_parquet(rows: Sequence[Row], row_type: type[Row]) -> bytes:
 
 def from_parquet(data: bytes, row_type: type[Row]) -> list[Row]:
     return from_table(pq.read_table(pa.BufferReader(data)), row_type)
+
+
+def stored_digests(data: bytes, row_type: type[Row]) -> tuple[str, ...]:
+    """``row_digests`` of a Parquet file's rows, of which a part at a time is held. ValueError as ``from_table``."""
+    with pq.ParquetFile(pa.BufferReader(data)) as file:
+        _check_schema(file.schema_arrow, row_type)
+        batches = file.iter_batches(batch_size=ROWS_HELD)
+        parts = (pa.Table.from_batches([batch], file.schema_arrow) for batch in batches)
+        return tuple(digest for part in parts for digest in row_digests(from_table(part, row_type)))
 
 
 def row_digests(rows: Sequence[Record]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from alignment.errors import UserError
 from alignment.types import Artifact, Kind, digest_of
 from infra import objects, storage
 from infra.objects import Asked, ObjectRecord, Parents, StoredFile
+from infra.recipes import folder_of
 
 PICKLED = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
 
@@ -104,8 +105,8 @@ def _download(store: str, record: ObjectRecord, folder: Path) -> None:
         for file in record.files:
             to = aside / _within(record, file)
             to.parent.mkdir(parents=True, exist_ok=True)
-            storage.download(store, f"{objects.folder_of(record.kind, record.recipe)}/{file.path}", to)
-        address = f"{storage.canonical(store)}/{objects.folder_of(record.kind, record.recipe)}"
+            storage.download(store, f"{folder_of(record.kind, record.recipe)}/{file.path}", to)
+        address = f"{storage.canonical(store)}/{folder_of(record.kind, record.recipe)}"
         _verify(record, aside, f"if it stays, remove {address} to make it anew")
         try:
             aside.rename(folder)

@@ -56,6 +56,11 @@ def cell(number: int, total: int, run: str) -> None:
     out.print(f"[bold]{run}[/bold], {number} of {total}", soft_wrap=True)
 
 
+def counted(count: int, what: str) -> str:
+    """Such as "1 object" and "2 objects"."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 class Advance(Protocol):
     """Moves a bar: how much is done so far, and a short note such as the loss."""
 

@@ -6,6 +6,7 @@ from alignment.config import RunConfig
 from alignment.summary import InitialSummary, PolicyName, RoundSummary, RunSummary
 from alignment.types import Artifact, Record, RoundManifest, Step, StepNote
 from infra import artifacts, storage
+from infra.run_files import manifest_path
 from tasks.steps import Place, note_path
 
 
@@ -17,12 +18,12 @@ class NamedStep(Record):
 
 
 def write_manifest(at: Place, manifest: RoundManifest) -> None:
-    artifacts.put_once(at.store, f"{_folder(at)}/manifest.json", manifest.model_dump_json(indent=1).encode())
+    artifacts.put_once(at.store, manifest_path(at.run, at.folder), manifest.model_dump_json(indent=1).encode())
 
 
 def read_manifest(at: Place) -> RoundManifest | None:
     """None until the round is decided."""
-    data = storage.read(at.store, f"{_folder(at)}/manifest.json")
+    data = storage.read(at.store, manifest_path(at.run, at.folder))
     return None if data is None else RoundManifest.model_validate_json(data)
 
 

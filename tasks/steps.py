@@ -14,7 +14,7 @@ from prefect.cache_policies import NO_CACHE
 
 from alignment.config import RunConfig
 from alignment.types import Artifact, Kind, Record, StepNote
-from infra import artifacts
+from infra import artifacts, run_files
 from tasks import console
 
 
@@ -110,4 +110,4 @@ def _note(at: Place, step: str, artifact: Artifact, *, seconds: float, reused: b
 
 
 def note_path(at: Place, step: str) -> str:
-    return f"runs/{at.run}/{at.folder}/notes/{step}.json"
+    return run_files.note_path(at.run, at.folder, step)

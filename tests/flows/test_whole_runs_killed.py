@@ -12,7 +12,7 @@ from ceph_gateway import PROGRAMS
 from programs import find_program
 from whole_runs import RECIPE, ROUNDS, digests, ratchet, recipes, run_tiny
 
-from infra import storage
+from infra import file_systems
 from tasks.history import NamedStep, read_steps
 from tasks.steps import Place
 
@@ -93,7 +93,7 @@ def _steps(store: str) -> list[NamedStep]:
 
 def _shards(store: str, kind: str) -> int:
     """Shards of objects that are not whole."""
-    fs, root = storage._open(store)
+    fs, root = file_systems.open_store(store)
     names = fs.find(f"{root}/objects/{kind}")
     whole = {name.rsplit("/", 1)[0] for name in names if name.endswith("/record.json")}
     shards = [name for name in names if name.endswith(".json") and "/shard-" in name]

@@ -9,7 +9,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from infra import storage
+from infra import file_systems
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +61,7 @@ def overwrite():
     """Damage a stored file behind the protocol's back."""
 
     def write(store: str, path: str, data: bytes) -> None:
-        fs, root = storage._open(store)
+        fs, root = file_systems.open_store(store)
         fs.pipe_file(f"{root}/{path}", data)
 
     return write

@@ -10,7 +10,7 @@ import pytest
 
 from alignment.errors import UserError
 from alignment.types import Dropped
-from infra import artifacts, storage
+from infra import artifacts, file_systems, storage
 
 pytestmark = pytest.mark.s3
 
@@ -63,11 +63,11 @@ def test_the_store_check_passes_a_plain_bucket_and_refuses_a_versioned_one(s3_bu
 def test_a_wrong_secret_and_a_missing_bucket_are_told_before_anything_is_written(s3_bucket, monkeypatch):
     with pytest.raises(UserError, match="bucket no-such-bucket does not exist"):
         artifacts.check_store("s3://no-such-bucket")
-    storage._s3.cache_clear()
+    file_systems._s3.cache_clear()
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(UserError, match="SignatureDoesNotMatch"):
         artifacts.check_store(s3_bucket)
-    storage._s3.cache_clear()
+    file_systems._s3.cache_clear()
 
 
 @pytest.mark.slow

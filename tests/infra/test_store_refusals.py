@@ -5,7 +5,7 @@ import time
 import pytest
 
 from alignment.errors import UserError
-from infra import storage
+from infra import file_systems, storage
 from infra.store_probe import check_store
 
 
@@ -16,7 +16,7 @@ def test_a_sound_store_passes_the_probe_and_keeps_nothing(store):
 
 def test_a_store_that_ignores_the_condition_is_refused(store, monkeypatch):
     def overwriting(store, path, data):
-        fs, root = storage._open(store)
+        fs, root = file_systems.open_store(store)
         fs.pipe_file(f"{root}/{path}", data)
         return True
 
@@ -27,7 +27,7 @@ def test_a_store_that_ignores_the_condition_is_refused(store, monkeypatch):
 
 def test_a_store_that_ignores_if_match_is_refused(store, monkeypatch):
     def overwriting(store, path, data, version):
-        fs, root = storage._open(store)
+        fs, root = file_systems.open_store(store)
         fs.pipe_file(f"{root}/{path}", data)
         return True
 
