@@ -1,0 +1,158 @@
+"""A run of two rounds, hurt at every one of its side effects and started again: nothing is lost, doubled or falsified.
+
+The engines are fakes and the process is this one, so that hundreds of deaths take a minute; whole runs on the real
+engines, killed from outside, are in ``flows/test_whole_runs_killed.py``.
+"""
+
+import random
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from fake_run import Calls, config_of, drive, fake_engines, lay_out
+from faults import Effects, Fault, Killed
+from settled import Settled, settled
+
+from alignment.errors import UserError
+from flows.plan import finished
+
+PARTS = 8
+"""Of the effects, so that each test takes seconds: the first, ninth, ... is part 0."""
+PAIRS, SEED = 24, 7
+
+
+class Whole(NamedTuple):
+    """An undisturbed run."""
+
+    effects: list[str]
+    calls: Calls
+    store: Settled
+
+    def part(self, number: int) -> range:
+        return range(1 + number, len(self.effects) + 1, PARTS)
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy and prompts."""
+    folder = tmp_path_factory.mktemp("given")
+    lay_out(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(given: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    folder = tmp_path_factory.mktemp("whole")
+    effects, calls, error = drive_once(given, folder)
+    assert error is None
+    return Whole(effects.seen, calls, settled(folder / "runs"))
+
+
+def drive_once(
+    given: Path, folder: Path, faults: dict[int, Fault] | None = None
+) -> tuple[Effects, Calls, UserError | None]:
+    """One process that drives the run in ``folder`` with a cache of its own, until its end, its death or its error."""
+    effects, error = Effects(faults or {}), None
+    with pytest.MonkeyPatch.context() as patch, fake_engines(effects) as calls:
+        patch.setenv("RATCHET_CACHE", str(folder / "cache"))
+        try:
+            drive(config_of(folder / "runs", given))
+        except Killed:
+            assert effects.dead
+        except UserError as told:
+            error = told
+    return effects, calls, error
+
+
+def committed(folder: Path, whole: Whole) -> set[str]:
+    """The shards and records that are there, as far as engines worked for them."""
+    return {path for path, work in whole.calls.behind.items() if work and (folder / "runs" / path).exists()}
+
+
+def assert_the_same(folder: Path, whole: Whole, at: object) -> None:
+    found = settled(folder / "runs")
+    differ = [path for path in found.keys() | whole.store.keys() if found.get(path) != whole.store.get(path)]
+    assert not differ, f"{at}: {sorted(differ)}"
+
+
+def test_the_undisturbed_run_asks_its_engines_for_everything_once(whole: Whole):
+    """Two rounds that are both promoted, and more than two hundred places to die in."""
+    assert len(whole.effects) > 200
+    assert [count for count in Counter(whole.calls).values() if count != 1] == []
+    assert sorted(whole.calls) == sorted(call for work in whole.calls.behind.values() for call in work)
+    assert [turn["round"] for turn in whole.store["runs/tiny/promoted.json"]["turns"]] == [0, 1]
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_killed_at_any_side_effect_it_loses_and_doubles_nothing(whole: Whole, given: Path, tmp_path: Path, part: int):
+    """Started again it makes what an undisturbed run makes, byte for byte. What was committed is not asked of an engine
+    again; of what was not, it is at most the one shard or step that each thread was at."""
+    for number in whole.part(part):
+        folder = tmp_path / str(number)
+        killed, before, _ = drive_once(given, folder, {number: "kill"})
+        assert killed.dead, number
+        there = committed(folder, whole)
+        _, after, error = drive_once(given, folder)
+        assert error is None, (number, error)
+        assert_the_same(folder, whole, killed.seen[-1])
+        assert_little_is_redone(whole, there, before, after, killed.seen[-1])
+
+
+def assert_little_is_redone(whole: Whole, there: set[str], before: Calls, after: Calls, at: str) -> None:
+    kept = {call for path in there for call in whole.calls.behind[path]}
+    assert not kept & set(after), f"{at}: made again although it was committed"
+    assert kept | set(after) == set(whole.calls), f"{at}: something was never made"
+    assert max(Counter(after).values(), default=1) == 1, f"{at}: made twice"
+    again = set(before) & set(after)
+    lost = Counter(kind_of(path) for path, work in whole.calls.behind.items() if work & again)
+    assert max(lost.values(), default=0) <= 1, f"{at}: more was in flight than one of each kind: {lost}"
+
+
+def kind_of(path: str) -> str:
+    return path.split("/")[1]
+
+
+def test_killed_once_more_while_it_resumes_it_comes_to_the_same_end(whole: Whole, given: Path, tmp_path: Path):
+    draw = random.Random(SEED)
+    for pair in range(PAIRS):
+        folder, first, second = tmp_path / str(pair), draw.randint(1, len(whole.effects)), draw.randint(1, 150)
+        drive_once(given, folder, {first: "kill"})
+        drive_once(given, folder, {second: "kill"})
+        _, _, error = drive_once(given, folder)
+        assert error is None, (first, second, error)
+        assert_the_same(folder, whole, (first, second))
+
+
+def test_a_finished_run_is_found_and_changes_nothing(whole: Whole, given: Path, tmp_path: Path):
+    drive_once(given, tmp_path)
+    with pytest.MonkeyPatch.context() as patch, fake_engines(Effects()) as calls:
+        patch.setenv("RATCHET_CACHE", str(tmp_path / "cache"))
+        assert finished(config_of(tmp_path / "runs", given)) is not None
+    assert calls == []
+    assert_the_same(tmp_path, whole, "found")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("fault", ["fail", "full", "lose", "deny"])
+def test_hurt_at_any_side_effect_it_ends_well_or_says_why_in_one_line(
+    whole: Whole, given: Path, tmp_path: Path, fault: Fault, part: int
+):
+    """A refused write, a full disk, a lost answer, and a conditional write that wins and is told that it lost."""
+    for number in whole.part(part):
+        folder = tmp_path / str(number)
+        hurt, _, error = drive_once(given, folder, {number: fault})
+        if error is not None:
+            assert_is_one_line(error, fault, folder, hurt.seen[number - 1])
+            _, _, error = drive_once(given, folder)
+        assert error is None, (number, error)
+        assert_the_same(folder, whole, hurt.seen[number - 1])
+
+
+def assert_is_one_line(error: UserError, fault: Fault, folder: Path, at: str) -> None:
+    told = str(error)
+    assert "\n" not in told
+    assert str(folder / "runs") in told
+    assert fault != "deny", f"{at}: {told}"
+    assert fault != "full" or "no space left" in told, f"{at}: {told}"
