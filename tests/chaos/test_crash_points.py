@@ -7,73 +7,18 @@ engines, killed from outside, are in ``flows/test_whole_runs_killed.py``.
 import random
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-from fake_run import Calls, config_of, drive, fake_engines, lay_out
-from faults import Effects, Fault, Killed
-from settled import Settled, settled
+from chaos_runs import Whole, assert_the_same, drive_once
+from fake_run import Calls, config_of, fake_engines
+from faults import Effects, Fault
 
 from alignment.errors import UserError
 from flows.plan import finished
 
 PARTS = 8
-"""Of the effects, so that each test takes seconds: the first, ninth, ... is part 0."""
+"""Of the effects, so that each test takes seconds: the first, ninth, ... are part 0."""
 PAIRS, SEED = 24, 7
-
-
-class Whole(NamedTuple):
-    """An undisturbed run."""
-
-    effects: list[str]
-    calls: Calls
-    store: Settled
-
-    def part(self, number: int) -> range:
-        return range(1 + number, len(self.effects) + 1, PARTS)
-
-
-@pytest.fixture(scope="module")
-def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A policy and prompts."""
-    folder = tmp_path_factory.mktemp("given")
-    lay_out(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def whole(given: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    folder = tmp_path_factory.mktemp("whole")
-    effects, calls, error = drive_once(given, folder)
-    assert error is None
-    return Whole(effects.seen, calls, settled(folder / "runs"))
-
-
-def drive_once(
-    given: Path, folder: Path, faults: dict[int, Fault] | None = None
-) -> tuple[Effects, Calls, UserError | None]:
-    """One process that drives the run in ``folder`` with a cache of its own, until its end, its death or its error."""
-    effects, error = Effects(faults or {}), None
-    with pytest.MonkeyPatch.context() as patch, fake_engines(effects) as calls:
-        patch.setenv("RATCHET_CACHE", str(folder / "cache"))
-        try:
-            drive(config_of(folder / "runs", given))
-        except Killed:
-            assert effects.dead
-        except UserError as told:
-            error = told
-    return effects, calls, error
-
-
-def committed(folder: Path, whole: Whole) -> set[str]:
-    """The shards and records that are there, as far as engines worked for them."""
-    return {path for path, work in whole.calls.behind.items() if work and (folder / "runs" / path).exists()}
-
-
-def assert_the_same(folder: Path, whole: Whole, at: object) -> None:
-    found = settled(folder / "runs")
-    differ = [path for path in found.keys() | whole.store.keys() if found.get(path) != whole.store.get(path)]
-    assert not differ, f"{at}: {sorted(differ)}"
 
 
 def test_the_undisturbed_run_asks_its_engines_for_everything_once(whole: Whole):
@@ -88,7 +33,7 @@ def test_the_undisturbed_run_asks_its_engines_for_everything_once(whole: Whole):
 def test_killed_at_any_side_effect_it_loses_and_doubles_nothing(whole: Whole, given: Path, tmp_path: Path, part: int):
     """Started again it makes what an undisturbed run makes, byte for byte. What was committed is not asked of an engine
     again; of what was not, it is at most the one shard or step that each thread was at."""
-    for number in whole.part(part):
+    for number in part_of(whole, part):
         folder = tmp_path / str(number)
         killed, before, _ = drive_once(given, folder, {number: "kill"})
         assert killed.dead, number
@@ -97,6 +42,15 @@ def test_killed_at_any_side_effect_it_loses_and_doubles_nothing(whole: Whole, gi
         assert error is None, (number, error)
         assert_the_same(folder, whole, killed.seen[-1])
         assert_little_is_redone(whole, there, before, after, killed.seen[-1])
+
+
+def part_of(whole: Whole, part: int) -> range:
+    return range(1 + part, len(whole.effects) + 1, PARTS)
+
+
+def committed(folder: Path, whole: Whole) -> set[str]:
+    """The shards and records that are there, as far as engines worked for them."""
+    return {path for path, work in whole.calls.behind.items() if work and (folder / "runs" / path).exists()}
 
 
 def assert_little_is_redone(whole: Whole, there: set[str], before: Calls, after: Calls, at: str) -> None:
@@ -140,7 +94,7 @@ def test_hurt_at_any_side_effect_it_ends_well_or_says_why_in_one_line(
     whole: Whole, given: Path, tmp_path: Path, fault: Fault, part: int
 ):
     """A refused write, a full disk, a lost answer, and a conditional write that wins and is told that it lost."""
-    for number in whole.part(part):
+    for number in part_of(whole, part):
         folder = tmp_path / str(number)
         hurt, _, error = drive_once(given, folder, {number: fault})
         if error is not None:
