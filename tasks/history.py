@@ -16,8 +16,11 @@ class NamedStep(Record):
     note: StepNote
 
 
-def write_manifest(at: Place, manifest: RoundManifest) -> None:
-    artifacts.put_once(at.store, f"{_folder(at)}/manifest.json", manifest.model_dump_json(indent=1).encode())
+def write_manifest(at: Place, manifest: RoundManifest) -> RoundManifest:
+    """The round's manifest, for good: this one, or the one that another driver wrote before."""
+    path = f"{_folder(at)}/manifest.json"
+    artifacts.put_once(at.store, path, manifest.model_dump_json(indent=1).encode())
+    return RoundManifest.model_validate_json(artifacts.read_bytes(at.store, path))
 
 
 def read_manifest(at: Place) -> RoundManifest | None:

@@ -5,9 +5,13 @@ import shutil
 from alignment.merging import Merge
 from alignment.types import Artifact
 from infra import artifacts
+from infra.alone import alone
 from infra.merging import merge_folders
 from infra.trees import cache_folder
 from tasks.steps import Place, find_step, made, making, step_task
+
+TIMEOUT = 3600.0
+"""Seconds that it waits for another driver that makes the same."""
 
 
 @step_task("merge")
@@ -18,8 +22,10 @@ def merge(trained: Artifact, start: Artifact, how: Merge, *, at: Place) -> Artif
     if done := find_step(at, "merge", "policy", recipe):
         return done
 
-    with making(at, "merge") as watch:
-        out = cache_folder() / "merging" / recipe
+    out = cache_folder() / "merging" / recipe
+    with alone(out, timeout=TIMEOUT), making(at, "merge") as watch:
+        if done := find_step(at, "merge", "policy", recipe):  # another driver made it meanwhile
+            return done
         merge_folders(artifacts.fetch_tree(trained), artifacts.fetch_tree(start), how.step, out)
         artifact = artifacts.commit_tree(
             at.store, "policy", recipe, out, parents=[trained, start], facts={"step": how.step}, asked=asked

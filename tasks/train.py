@@ -10,6 +10,7 @@ from alignment.execution import Engine, Trainer
 from alignment.packing import TrainingGroup, training_groups
 from alignment.types import Artifact, Group, PreferencePair, SequenceLogprobs, seed_of
 from infra import artifacts
+from infra.alone import alone
 from infra.launch import TrainResult, run_training
 from infra.ray_pool import open_ray
 from infra.train_data import StepMetrics
@@ -49,9 +50,11 @@ def train(
     if done := find_step(at, "train", "policy", recipe):
         return done
 
-    with making(at, "train") as watch:
+    scratch = cache_folder() / "training" / recipe
+    with alone(scratch, timeout=on.timeout), making(at, "train") as watch:
+        if done := find_step(at, "train", "policy", recipe):  # another driver made it meanwhile
+            return done
         groups = [g for batch, rows in zip(batches, references, strict=True) for g in _training_groups(batch, rows)]
-        scratch = cache_folder() / "training" / recipe
         with console.progress(f"{at.folder} train", None) as advance:
 
             def on_step(step: StepMetrics) -> None:

@@ -1,14 +1,16 @@
 """Runs on fake engines, to their end or until something happens to them."""
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from fake_run import Calls, config_of, drive, fake_engines
 from faults import Effects, Fault, Killed
-from settled import Settled, settled
+from settled import Settled, plain, settled
 
 from alignment.errors import UserError
+from alignment.summary import RunSummary
 
 
 class Whole(NamedTuple):
@@ -17,28 +19,41 @@ class Whole(NamedTuple):
     effects: list[str]
     calls: Calls
     store: Settled
+    summary: Settled
 
 
-def drive_once(
-    given: Path, folder: Path, faults: dict[int, Fault] | None = None
-) -> tuple[Effects, Calls, UserError | None]:
-    """One process that drives the run in ``folder`` with a cache of its own, until its end, its death or its error."""
-    effects, error = Effects(faults or {}), None
+class Drive(NamedTuple):
+    """What became of one process that drives a run, and what it did."""
+
+    effects: Effects
+    calls: Calls
+    summary: RunSummary | None
+    error: UserError | None
+
+
+def drive_once(given: Path, folder: Path, faults: dict[int, Fault] | None = None) -> Drive:
+    """Drive the run in ``folder``, with a cache of its own, until the process's end, death or error."""
+    effects = Effects(faults or {})
     with pytest.MonkeyPatch.context() as patch, fake_engines(effects) as calls:
         patch.setenv("RATCHET_CACHE", str(folder / "cache"))
         try:
-            drive(config_of(folder / "runs", given))
+            return Drive(effects, calls, drive(config_of(folder / "runs", given)), None)
         except Killed:
             assert effects.dead
-        except UserError as told:
-            error = told
-    return effects, calls, error
+            return Drive(effects, calls, None, None)
+        except UserError as error:
+            return Drive(effects, calls, None, error)
 
 
 def undisturbed(given: Path, folder: Path) -> Whole:
-    effects, calls, error = drive_once(given, folder)
-    assert error is None
-    return Whole(effects.seen, calls, settled(folder / "runs"))
+    done = drive_once(given, folder)
+    assert done.summary is not None, done.error
+    return Whole(done.effects.seen, done.calls, settled(folder / "runs"), summary_of(done.summary, folder))
+
+
+def summary_of(summary: RunSummary, folder: Path) -> Settled:
+    """What a driver tells at the end, as ``settled`` is."""
+    return plain(json.loads(summary.model_dump_json().replace(str(folder / "runs"), "STORE")))
 
 
 def assert_the_same(folder: Path, whole: Whole, at: object) -> None:

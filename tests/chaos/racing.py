@@ -1,6 +1,7 @@
 """What processes race each other to do, and the pool they live in. Each gives back what it got, or what it was told."""
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from multiprocessing import get_context
 from multiprocessing.pool import Pool
@@ -8,6 +9,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 from chaos_runs import drive_once
 
 from alignment.errors import Conflict
@@ -29,7 +31,9 @@ def racers(count: int = WRITERS) -> Pool:
     """Processes that start each task together: as many tasks as there are processes must be given at once."""
     context = get_context("forkserver")  # a fork of this one would inherit its threads and its S3 client
     context.set_forkserver_preload(["racing"])
-    return context.Pool(count, _join, (context.Barrier(count),))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # else it does not find what to load beforehand
+        return context.Pool(count, _join, (context.Barrier(count),))
 
 
 def _join(start: Barrier) -> None:
@@ -86,5 +90,5 @@ def claim(environment: Mapping[str, str], store: str, run: str, config: Mapping[
 def drive(given: Path, folder: Path) -> tuple[int, str | None]:
     """Drive the run in this folder; the number of calls to its engines, and its error."""
     _start.wait()
-    _, calls, error = drive_once(given, folder)
-    return len(calls), None if error is None else str(error)
+    done = drive_once(given, folder)
+    return len(done.calls), None if done.error is None else str(done.error)

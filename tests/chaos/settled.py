@@ -20,21 +20,22 @@ def settled(store: Path) -> Settled:
     What no record speaks of is litter, and left out.
     """
     return {
-        str(path.relative_to(store)): _plain(json.loads(path.read_text().replace(str(store), "STORE")), path.parent)
+        str(path.relative_to(store)): plain(json.loads(path.read_text().replace(str(store), "STORE")), path.parent)
         for folder in ("objects", "runs")
         for path in sorted((store / folder).rglob("*.json"))
         if "data" not in path.parts and not path.name.startswith(".")
     }
 
 
-def _plain(value: Any, folder: Path) -> Any:
+def plain(value: Any, folder: Path | None = None) -> Any:
+    """JSON without clocks; of files that lie in ``folder``, last name and digest."""
     match value:
-        case {"path": str(path), "size": int(size), "sha256": str(sha256)}:
+        case {"path": str(path), "size": int(size), "sha256": str(sha256)} if folder is not None:
             data = (folder / path).read_bytes()
             assert (len(data), hashlib.sha256(data).hexdigest()) == (size, sha256), f"{folder / path} is not as recorded"
             return [path.rsplit("/", 1)[-1], sha256]
         case dict():
-            return {k: _plain(v, folder) for k, v in value.items() if k not in VOLATILE}
+            return {k: plain(v, folder) for k, v in value.items() if k not in VOLATILE}
         case list():
-            return [_plain(v, folder) for v in value]
+            return [plain(v, folder) for v in value]
     return value

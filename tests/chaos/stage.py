@@ -67,7 +67,9 @@ def stage() -> Iterator[None]:
             actor: Actor | None = getattr(_acting, "actor", None)
             if actor is None:
                 return read(*args, **more)
-            return actor.touch("read", lambda: read(*args, **more), lambda: None, denied=None)
+            held: list[Any] = []
+            actor.touch("read", lambda: held.append(read(*args, **more)), lambda: None, denied=None)
+            return held[0]
 
         return reading
 

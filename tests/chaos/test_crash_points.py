@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from chaos_runs import Whole, assert_the_same, drive_once
+from chaos_runs import Drive, Whole, assert_the_same, drive_once, summary_of
 from fake_run import Calls, config_of, fake_engines
 from faults import Effects, Fault
 
@@ -35,13 +35,20 @@ def test_killed_at_any_side_effect_it_loses_and_doubles_nothing(whole: Whole, gi
     again; of what was not, it is at most the one shard or step that each thread was at."""
     for number in part_of(whole, part):
         folder = tmp_path / str(number)
-        killed, before, _ = drive_once(given, folder, {number: "kill"})
-        assert killed.dead, number
-        there = committed(folder, whole)
-        _, after, error = drive_once(given, folder)
-        assert error is None, (number, error)
-        assert_the_same(folder, whole, killed.seen[-1])
-        assert_little_is_redone(whole, there, before, after, killed.seen[-1])
+        killed = drive_once(given, folder, {number: "kill"})
+        assert killed.effects.dead, number
+        at, there = killed.effects.seen[-1], committed(folder, whole)
+        resumed = drive_once(given, folder)
+        assert_well_ended(resumed, folder, whole, at)
+        assert_little_is_redone(whole, there, killed.calls, resumed.calls, at)
+
+
+def assert_well_ended(done: Drive, folder: Path, whole: Whole, at: object) -> None:
+    """As the undisturbed run ended, in the store and in what is told of it."""
+    assert done.error is None, (at, done.error)
+    assert done.summary is not None, at
+    assert summary_of(done.summary, folder) == whole.summary, at
+    assert_the_same(folder, whole, at)
 
 
 def part_of(whole: Whole, part: int) -> range:
@@ -73,9 +80,7 @@ def test_killed_once_more_while_it_resumes_it_comes_to_the_same_end(whole: Whole
         folder, first, second = tmp_path / str(pair), draw.randint(1, len(whole.effects)), draw.randint(1, 150)
         drive_once(given, folder, {first: "kill"})
         drive_once(given, folder, {second: "kill"})
-        _, _, error = drive_once(given, folder)
-        assert error is None, (first, second, error)
-        assert_the_same(folder, whole, (first, second))
+        assert_well_ended(drive_once(given, folder), folder, whole, (first, second))
 
 
 def test_a_finished_run_is_found_and_changes_nothing(whole: Whole, given: Path, tmp_path: Path):
@@ -96,12 +101,12 @@ def test_hurt_at_any_side_effect_it_ends_well_or_says_why_in_one_line(
     """A refused write, a full disk, a lost answer, and a conditional write that wins and is told that it lost."""
     for number in part_of(whole, part):
         folder = tmp_path / str(number)
-        hurt, _, error = drive_once(given, folder, {number: fault})
-        if error is not None:
-            assert_is_one_line(error, fault, folder, hurt.seen[number - 1])
-            _, _, error = drive_once(given, folder)
-        assert error is None, (number, error)
-        assert_the_same(folder, whole, hurt.seen[number - 1])
+        hurt = drive_once(given, folder, {number: fault})
+        at = hurt.effects.seen[number - 1]
+        if hurt.error is not None:
+            assert_is_one_line(hurt.error, fault, folder, at)
+            hurt = drive_once(given, folder)
+        assert_well_ended(hurt, folder, whole, at)
 
 
 def assert_is_one_line(error: UserError, fault: Fault, folder: Path, at: str) -> None:
