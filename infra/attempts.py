@@ -54,6 +54,10 @@ def _taken(lock: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(lock), path.stat())
     except (BlockingIOError, FileNotFoundError):
         return False
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be locked ({error}); set RATCHET_CACHE to a folder on a file system with locks"
+        ) from error
 
 
 def new_attempt(scratch: Path) -> Path:

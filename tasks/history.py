@@ -17,8 +17,11 @@ class NamedStep(Record):
     note: StepNote
 
 
-def write_manifest(at: Place, manifest: RoundManifest) -> None:
-    artifacts.put_once(at.store, manifest_path(at.run, at.folder), manifest.model_dump_json(indent=1).encode())
+def write_manifest(at: Place, manifest: RoundManifest) -> RoundManifest:
+    """The round's manifest, for good: this one, or the one that another driver wrote before."""
+    path = manifest_path(at.run, at.folder)
+    artifacts.put_once(at.store, path, manifest.model_dump_json(indent=1).encode())
+    return RoundManifest.model_validate_json(artifacts.read_bytes(at.store, path))
 
 
 def read_manifest(at: Place) -> RoundManifest | None:
