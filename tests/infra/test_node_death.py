@@ -44,6 +44,7 @@ for thread in threads: thread.start()
 time.sleep(0.5)
 cluster.remove_node(other, allow_graceful=False)
 for thread in threads: thread.join()
+squarers.make_ready()
 print(json.dumps(dict(before=before, after=nodes(), dead=other.node_id, answers=sorted(answers.values()))))
 """
 
