@@ -106,9 +106,21 @@ class Replicas:
         raise RuntimeError(f"{what}: asked of engines that are closed")
 
     def _replacement(self, dead: "ActorHandle[Any]") -> "ActorHandle[Any]":
-        if self._closed:
-            raise RuntimeError("the engines were closed while they worked")
-        actor = self._start()
-        self._alive[self._alive.index(dead)] = actor
-        self._ready(actor)
-        return actor
+        """A process in the place of a dead one. It may die before it serves, for as long as the cluster takes a machine
+        that is gone for one that is there."""
+        from ray.exceptions import RayActorError
+
+        reason = ""
+        for _ in range(TRIES):
+            if self._closed:
+                raise RuntimeError("the engines were closed while they worked")
+            actor = self._start()
+            self._alive[self._alive.index(dead)] = actor
+            try:
+                self._ready(actor)
+                return actor
+            except RayActorError as death:
+                dead, reason = actor, " ".join(str(death).split())
+        raise UserError(
+            f"{TRIES} processes in a row died before they could serve ({reason[:300]}). {ray_pool.diagnosis()}"
+        )
