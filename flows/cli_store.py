@@ -46,7 +46,7 @@ def _show(arguments: argparse.Namespace, _: list[str]) -> int:
     from tasks.show import runs_text, show_text
 
     if arguments.run_name is None:
-        runs = read_runs(arguments.store)
+        runs = read_runs(arguments.store, steps=arguments.json)
         shown = [run.model_dump(mode="json") for run in runs]
         text = runs_text(runs, arguments.store)
     else:

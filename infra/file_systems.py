@@ -40,7 +40,13 @@ def open_store(store: str) -> tuple[Any, str]:
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         with _s3_instances:
             return _s3(os.getpid(), endpoint, os.environ.get("AWS_ACCESS_KEY_ID")), root
-    return fsspec.filesystem(protocol, auto_mkdir=True) if protocol == "file" else fsspec.filesystem(protocol), root
+    return _here(protocol), root
+
+
+@cache
+def _here(protocol: str) -> Any:
+    """Of this machine or this process."""
+    return fsspec.filesystem(protocol, auto_mkdir=True) if protocol == "file" else fsspec.filesystem(protocol)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple, get_args
 
@@ -145,9 +146,9 @@ def _descending(at: Address, records: Mapping[str, ObjectRecord | State]) -> lis
     for of in parents.values():
         for parent in of:
             waiting[parent] += 1
-    order, free = [], [at.key] if waiting[at.key] == 0 else []
+    order, free = [], deque([at.key] if waiting[at.key] == 0 else [])
     while free:
-        key = free.pop(0)
+        key = free.popleft()
         order.append(key)
         for parent in parents[key]:
             waiting[parent] -= 1

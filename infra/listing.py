@@ -2,11 +2,12 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from infra import storage
 from infra.file_systems import explained, open_store, parse
 
 BLOCK = 16 * 2**20
@@ -30,41 +31,52 @@ def listing(store: str, folder: str) -> list[Found]:
     """All files below a folder, hidden ones too, by path. Empty when there is nothing; UserError for no such bucket."""
     fs, root = open_store(store)
     with explained(store, folder):
-        files = fs.find(f"{root}/{folder}".rstrip("/"), detail=True)
-    found = [Found(path.removeprefix(f"{root}/"), info["size"], _modified(info)) for path, info in files.items()]
-    return sorted(found)
+        if parse(store)[0] == "file":
+            return sorted(_on_disk(root, folder))
+        files = fs.find(f"{root}/{folder}", detail=True)
+    return sorted(Found(path.removeprefix(f"{root}/"), i["size"], _modified(i)) for path, i in files.items())
+
+
+def _on_disk(root: str, folder: str) -> Iterator[Found]:
+    """As ``find``, at a fifth of its time. What vanishes meanwhile is not there."""
+    waiting = [folder]
+    while waiting:
+        inside = waiting.pop()
+        try:
+            with os.scandir(f"{root}/{inside}") as entries:
+                for entry in entries:
+                    path = f"{inside}/{entry.name}"
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(path)
+                        continue
+                    with suppress(FileNotFoundError):
+                        told = entry.stat()
+                        yield Found(path, told.st_size, told.st_mtime)
+        except FileNotFoundError:
+            continue
 
 
 def _modified(info: dict[str, Any]) -> float:
-    """Each file system names it in its own way: S3, a disk, memory."""
-    when = info.get("LastModified") or info.get("mtime") or info["created"]
+    """S3 and memory name it each in its own way."""
+    when = info.get("LastModified") or info["created"]
     return when.timestamp() if isinstance(when, datetime) else float(when)
 
 
 def read_all(store: str, paths: Sequence[str]) -> list[bytes | None]:
     """Content of small files, in order; None for one that is not there. S3 is asked for many at a time."""
+    if parse(store)[0] != "s3":
+        return [storage.read(store, path) for path in paths]
     fs, root = open_store(store)
-    places = [f"{root}/{path}" for path in paths]
-    if parse(store)[0] == "s3" and places:
-        with explained(store, paths[0]):
-            answers = fs.cat(places, on_error="return")
-    else:
-        answers = {place: _answer(fs, place) for place in places}
-    read: list[bytes | None] = []
-    for path, place in zip(paths, places, strict=True):
-        answer = answers[place]
-        with explained(store, path):
-            if isinstance(answer, BaseException) and not isinstance(answer, FileNotFoundError):
-                raise answer
-        read.append(None if isinstance(answer, BaseException) else answer)
-    return read
+    with explained(store, paths[0] if paths else ""):
+        answers = fs.cat([f"{root}/{path}" for path in paths], on_error="return") if paths else {}
+    return [_content(store, path, answers[f"{root}/{path}"]) for path in paths]
 
 
-def _answer(fs: Any, place: str) -> bytes | OSError:
-    try:
-        return fs.cat_file(place)
-    except OSError as error:
-        return error
+def _content(store: str, path: str, answer: bytes | Exception) -> bytes | None:
+    with explained(store, path):
+        if isinstance(answer, Exception) and not isinstance(answer, FileNotFoundError):
+            raise answer
+    return None if isinstance(answer, Exception) else answer
 
 
 def sha256_at(store: str, path: str, size: int) -> str | None:

@@ -33,6 +33,8 @@ def read(store: str, path: str) -> bytes | None:
     fs, root = open_store(store)
     with explained(store, path):
         try:
+            if is_local(store):
+                return Path(root, path).read_bytes()
             return fs.cat_file(f"{root}/{path}")
         except FileNotFoundError:
             return None

@@ -154,7 +154,7 @@ def stored_digests(data: bytes, row_type: type[Row]) -> tuple[str, ...]:
     """``row_digests`` of a Parquet file's rows, of which a part at a time is held. ValueError as ``from_table``."""
     with pq.ParquetFile(pa.BufferReader(data)) as file:
         _check_schema(file.schema_arrow, row_type)
-        batches = file.iter_batches(batch_size=ROWS_HELD)
+        batches = file.iter_batches(batch_size=ROWS_HELD, use_threads=False)
         parts = (pa.Table.from_batches([batch], file.schema_arrow) for batch in batches)
         return tuple(digest for part in parts for digest in row_digests(from_table(part, row_type)))
 

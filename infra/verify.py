@@ -5,8 +5,11 @@ Everything that is wrong is told, not the first of it. What killed writers left 
 be verified while runs go on in it: what is not where it is expected is looked up once more before it is told.
 """
 
+import os
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from multiprocessing import get_context
 from typing import NamedTuple
 
 from alignment.errors import UserError
@@ -20,8 +23,10 @@ from infra.runs import read_config
 from infra.verify_objects import Checked, Problem, check_object
 from infra.verify_runs import Known, check_claims, check_run_file
 
-LOCAL_READERS, REMOTE_READERS = 2, 32
-"""Threads: a disk is fast and digests are made one at a time, while a server answers many."""
+READERS = 16
+"""Threads of a process that ask a server."""
+PART, MANY = 32, 200
+"""Objects that a process takes at a time, and from how many on it is worth while to start processes."""
 
 
 class Litter(Record):
@@ -132,15 +137,39 @@ def verify(found: Survey, advance: Callable[[int, str], None] = lambda done, not
 
 
 def _all_checked(found: Survey) -> Iterator[Checked]:
-    def check(key: str, there: Sequence[Found] | None) -> Checked:
-        return check_object(found.store, key, listing(found.store, f"objects/{key}") if there is None else there)
-
-    pool = ThreadPoolExecutor(LOCAL_READERS if storage.is_local(found.store) else REMOTE_READERS)
+    """Each object, in any order: many of them by as many processes as there are processors, as digests of rows take
+    more time than reading them."""
+    items = list(found.contents.items())
+    parts = [items[start : start + PART] for start in range(0, len(items), PART)]
+    processes = len(os.sched_getaffinity(0))
+    if len(items) < MANY or processes == 1 or found.store.startswith("memory:"):
+        for part in parts:
+            yield from check_objects(found.store, part)
+        return
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_leave_interrupts)
     try:
-        for future in as_completed([pool.submit(check, key, there) for key, there in found.contents.items()]):
-            yield future.result()
+        for future in as_completed([pool.submit(check_objects, found.store, part) for part in parts]):
+            yield from future.result()
     finally:
         pool.shutdown(cancel_futures=True)  # an error, or the user, stops it here
+
+
+def _leave_interrupts() -> None:
+    """To the process that started this one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def check_objects(store: str, items: Sequence[tuple[str, Sequence[Found] | None]]) -> list[Checked]:
+    """Some objects, by their ``kind/recipe`` and the files in their folders, which are listed where they are None."""
+
+    def check(item: tuple[str, Sequence[Found] | None]) -> Checked:
+        key, there = item
+        return check_object(store, key, listing(store, f"objects/{key}") if there is None else there)
+
+    if storage.is_local(store):
+        return [check(item) for item in items]
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(check, items))
 
 
 def _missing_parents(store: str, one: Checked, known: Known) -> Iterator[Problem]:

@@ -204,7 +204,7 @@ def _within(file: StoredFile) -> str:
 def _check_shards_of_whole(check: Check, record: ObjectRecord, there: Iterable[str]) -> None:
     """An object that was made shard by shard keeps the shards' records: what is made from it goes by them."""
     for file in record.files:
-        name = PurePosixPath(file.path).with_suffix(".json").name
+        name = file.path.rsplit("/", 1)[-1].removesuffix(".parquet") + ".json"
         if _SHARD.fullmatch(name) and name not in there:
             check.tell(name, "the record of a shard", "nothing")
 

@@ -1,13 +1,18 @@
 """What a run has left in its store, read back: manifests, steps and costs, for people and for later rounds."""
 
+from collections.abc import Mapping, Sequence
+
 from pydantic import JsonValue
 
 from alignment.config import RunConfig
 from alignment.summary import InitialSummary, PolicyName, RoundSummary, RunSummary
 from alignment.types import Artifact, Record, RoundManifest, Step, StepNote
 from infra import artifacts, storage
-from infra.run_files import manifest_path
-from tasks.steps import Place, note_path
+from infra.objects import parsed
+from infra.recipes import folder_of
+from infra.run_files import Role, RunFile, manifest_path, run_files
+from infra.runs import Pointer
+from tasks.places import Place, note_path
 
 
 class NamedStep(Record):
@@ -80,42 +85,63 @@ def round_probes(at: Place) -> dict[str, JsonValue]:
 def read_run(store: str, run: str) -> RunSummary:
     """A run as far as it has come. UserError when there is no such run."""
     config = artifacts.read_config(store, run)
-    manifests = {m.round: m for m in read_manifests(store, run)}
-    initial = manifests.pop(-1, None)
+    return _summary(store, run, config, run_files(store, run, {"manifest", "note", "name"}))
+
+
+def read_runs(store: str, *, steps: bool = True) -> list[RunSummary]:
+    """Every run of a store, on request without its steps, of which there are many more than rounds."""
+    roles: tuple[Role, ...] = ("manifest", "note", "name") if steps else ("manifest",)
+    files: dict[str, list[RunFile]] = {}
+    for file in run_files(store, None, roles):
+        files.setdefault(file.run, []).append(file)
+    runs = artifacts.list_runs(store)
+    return [_summary(store, run, artifacts.read_config(store, run), files.get(run, [])) for run in runs]
+
+
+def _summary(store: str, run: str, config: dict[str, JsonValue], files: Sequence[RunFile]) -> RunSummary:
+    manifests = {f.path: parsed(RoundManifest, store, f.at, f.data) for f in files if f.role == "manifest"}
+    in_order = [(folder, manifests.get(f"{folder}/manifest.json")) for folder in _folders(config)]
+    steps = _steps(store, files)
+    initial = manifests.get("start/manifest.json")
     return RunSummary(
         run=run,
         store=store,
         config=config,
         initial=InitialSummary(policy=_policy(initial), metrics=initial.metrics) if initial else InitialSummary(),
-        rounds=tuple(_round(Place(store=store, run=run, folder=f"round-{k:03d}"), m) for k, m in manifests.items()),
+        rounds=tuple(_round(m, steps.get(folder, {})) for folder, m in in_order if m is not None and m.round >= 0),
     )
 
 
-def read_runs(store: str) -> list[RunSummary]:
-    return [read_run(store, run) for run in artifacts.list_runs(store)]
+def _steps(store: str, files: Sequence[RunFile]) -> dict[str, dict[str, Step]]:
+    """The steps of every folder that have a name and a note, in the order they were made."""
+    names = {f.path: f for f in files if f.role == "name"}
+    noted = [(f.path.split("/notes/"), parsed(StepNote, store, f.at, f.data)) for f in files if f.role == "note"]
+    steps: dict[str, dict[str, Step]] = {}
+    for (folder, step), note in sorted(noted, key=lambda one: one[1].finished):
+        if name := names.get(f"{folder}/{step}"):
+            to = parsed(Pointer, store, name.at, name.data)
+            uri = f"{storage.canonical(store)}/{folder_of(to.kind, to.recipe)}"
+            told = Step(uri=uri, recipe=to.recipe, seconds=note.seconds, reused=note.reused)
+            steps.setdefault(folder, {})[step.removesuffix(".json")] = told
+    return steps
 
 
 def folders(store: str, run: str) -> list[str]:
     """``start`` and the rounds that have begun, in order."""
-    config = artifacts.read_config(store, run)
+    return _folders(artifacts.read_config(store, run))
+
+
+def _folders(config: Mapping[str, JsonValue]) -> list[str]:
     return ["start", *(f"round-{k:03d}" for k in range(int(str(config["rounds"]))))]
 
 
-def _round(at: Place, manifest: RoundManifest) -> RoundSummary:
+def _round(manifest: RoundManifest, steps: Mapping[str, Step]) -> RoundSummary:
     return RoundSummary(
         round=manifest.round,
         verdict=manifest.verdict,
         reasons=manifest.reasons,
         policy=_policy(manifest),
-        steps={
-            name: Step(
-                uri=step.artifact.uri,
-                recipe=step.artifact.recipe,
-                seconds=step.note.seconds,
-                reused=step.note.reused,
-            )
-            for name, step in read_steps(at).items()
-        },
+        steps=steps,
         metrics=manifest.metrics,
     )
 

@@ -10,8 +10,10 @@ from itertools import accumulate, pairwise
 from statistics import fmean
 from typing import NamedTuple
 
-SWEEPS = 6
+SWEEPS = 12
 """Passes over the columns; what more of them would gain is not seen."""
+STRAIGHT = 4
+"""Times that a wire pulls on its own next station, where another node pulls once: bends belong at its ends."""
 
 
 class Item(NamedTuple):
@@ -98,15 +100,19 @@ def _neighbours(links: Iterable[Link]) -> tuple[dict[Item, list[Item]], dict[Ite
 
 def heights(columns: Sequence[Sequence[Item]], links: Sequence[Link], room: Mapping[Item, float]) -> dict[Item, float]:
     """The middle of each item from the top, so that lines are as straight as ``room``, what each takes up, allows."""
-    before, after = _neighbours(link for link in links if link.source in room and link.to in room)
+    before, after = _neighbours(links)
     middle = {item: y for column in columns for item, y in zip(column, _stacked(column, room), strict=True)}
     for sweep in range(SWEEPS):
         for column in columns if sweep % 2 == 0 else reversed(columns):
-            linked = [before.get(item, []) + after.get(item, []) for item in column]
-            wanted = [fmean([middle[o] for o in of]) if of else middle[i] for i, of in zip(column, linked, strict=True)]
+            linked = {item: before.get(item, []) + after.get(item, []) for item in column}
+            wanted = [_pulled(item, linked[item] or [item], middle) for item in column]
             middle |= zip(column, _settled(wanted, column, room), strict=True)
     top = min(middle[item] - room[item] / 2 for column in columns for item in column)
     return {item: y - top for item, y in middle.items()}
+
+
+def _pulled(item: Item, by: Sequence[Item], middle: Mapping[Item, float]) -> float:
+    return fmean([middle[other] for other in by], [STRAIGHT if other.key == item.key else 1 for other in by])
 
 
 def _stacked(column: Sequence[Item], room: Mapping[Item, float]) -> list[float]:

@@ -11,9 +11,10 @@ CORNER, ARROW = 5, 7
 MODELS = ("policy", "reward_model")
 STYLE = """
 svg { --bg: #faf9f6; --card: #ffffff; --ink: #1d1c1a; --muted: #66625a; --line: #b3ada1; --accent: #0b6b5d;
-  --warn: #a63d12; font: 13px system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif; }
+  --trail: #6ba59b; --warn: #a63d12;
+  font: 13px system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif; }
 @media (prefers-color-scheme: dark) { svg { --bg: #131517; --card: #1a1d20; --ink: #ebe8e1; --muted: #a6a299;
-  --line: #5b6066; --accent: #62cbb5; --warn: #ff9d75; } }
+  --line: #5b6066; --accent: #62cbb5; --trail: #3d7f73; --warn: #ff9d75; } }
 .page { fill: var(--bg); }
 text { fill: var(--ink); }
 .title { font-size: 20px; font-weight: 600; }
@@ -27,7 +28,7 @@ text { fill: var(--ink); }
 .broken rect { stroke: var(--warn); stroke-dasharray: 5 4; }
 .broken text { fill: var(--warn); }
 .wire { fill: none; stroke: var(--line); stroke-width: 1.4; }
-.wire.from-model { stroke: var(--accent); stroke-opacity: 0.6; }
+.wire.from-model { stroke: var(--trail); }
 .tip { fill: var(--muted); }
 """
 

@@ -9,7 +9,7 @@ from math import ceil
 from typing import NamedTuple
 
 from infra.lineage import Lineage, Node
-from tasks.layers import Item, Layers, Link, heights, layered
+from tasks.layers import Item, Link, heights, layered
 from tasks.numbers import number
 
 COLUMNS, NODE, BETWEEN = 5, 180, 42
@@ -63,29 +63,40 @@ class Plan(NamedTuple):
 def planned(lineage: Lineage) -> Plan:
     """Everything in its place. The same lineage gives the same plan."""
     layers = layered({node.key: node.parents for node in lineage.nodes})
-    labels = {node.key: _label(node, one_run(lineage)) for node in lineage.nodes}
+    run = one_run(lineage)
+    labels = {node.key: _label(node, run) for node in lineage.nodes}
     bands = _bands(len(layers.columns))
-    crossing = [[link for link in layers.links if link.to.column == band.start] for band in bands[1:]]
+    within, crossing = _by_band(layers.links, bands)
     wires = [len({link.source for link in links}) for links in crossing]
-    margin = min(MARGIN, 2 * AWAY + max(wires, default=0) * TRACK)
+    margin = min(MARGIN, 2 * AWAY + max(wires) * TRACK)
     boxes: dict[Item, Box] = {}
     turns: list[Turn] = []
     bottom = float(TOP)
     for place, band in enumerate(bands):
-        boxes |= _band(layers, band, labels, margin, bottom)
-        bottom = max(box.middle + box.height / 2 for item, box in boxes.items() if item.column in band)
-        if place < len(crossing):
-            turns += _turns(crossing[place], boxes, bottom, margin)
-            bottom += wires[place] * TRACK + 3 * AWAY
-    across = {link for links in crossing for link in links}
+        turns += _turns(crossing[place], boxes, bottom, margin)
+        bottom += wires[place] * TRACK + (3 * AWAY if wires[place] else 0)
+        fresh = _band([layers.columns[number] for number in band], within[place], labels, margin, bottom)
+        bottom = max(box.middle + box.height / 2 for box in fresh.values())
+        boxes |= fresh
     return Plan(
         boxes=boxes,
-        links=[link for link in layers.links if link not in across],
+        links=[link for links in within for link in links],
         turns=turns,
         labels=labels,
         width=max(640, 2 * margin + max(map(len, bands)) * (NODE + BETWEEN) - BETWEEN),
         height=bottom + 24,
     )
+
+
+def _by_band(links: Sequence[Link], bands: Sequence[range]) -> tuple[list[list[Link]], list[list[Link]]]:
+    """The links within each band, and those that come into it from the one before."""
+    band_of = {column: place for place, band in enumerate(bands) for column in band}
+    within: list[list[Link]] = [[] for _ in bands]
+    crossing: list[list[Link]] = [[] for _ in bands]
+    for link in links:
+        inside = band_of[link.source.column] == band_of[link.to.column]
+        (within if inside else crossing)[band_of[link.to.column]].append(link)
+    return within, crossing
 
 
 def one_run(lineage: Lineage) -> str | None:
@@ -118,15 +129,18 @@ def _bands(columns: int) -> list[range]:
 
 
 def _band(
-    layers: Layers, band: range, labels: Mapping[str, Sequence[str]], margin: float, top: float
+    columns: Sequence[Sequence[Item]],
+    links: Sequence[Link],
+    labels: Mapping[str, Sequence[str]],
+    margin: float,
+    top: float,
 ) -> dict[Item, Box]:
-    columns = [layers.columns[number] for number in band]
     tall = {
         item: 2 * PADDING + LINE * (1 + len(labels[item.key])) if item.is_node else WIRE
         for column in columns
         for item in column
     }
-    middle = heights(columns, layers.links, {i: t + (GAP if i.is_node else 0) for i, t in tall.items()})
+    middle = heights(columns, links, {i: t + (GAP if i.is_node else 0) for i, t in tall.items()})
     return {
         item: Box(margin + place * (NODE + BETWEEN), top + middle[item], tall[item])
         for place, column in enumerate(columns)

@@ -12,22 +12,10 @@ from typing import ParamSpec, TypeVar
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from alignment.config import RunConfig
-from alignment.types import Artifact, Kind, Record, StepNote
-from infra import artifacts, run_files
+from alignment.types import Artifact, Kind, StepNote
+from infra import artifacts
 from tasks import console
-
-
-class Place(Record):
-    """A folder of a run: ``{store}/runs/{run}/{folder}``."""
-
-    store: str
-    run: str
-    folder: str
-
-    @classmethod
-    def of(cls, config: RunConfig, folder: str) -> "Place":
-        return cls(store=config.store, run=config.run, folder=folder)
+from tasks.places import Place, note_path
 
 
 class NotMade(Exception):
@@ -107,7 +95,3 @@ def _note(at: Place, step: str, artifact: Artifact, *, seconds: float, reused: b
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     note = StepNote(seconds=seconds, reused=reused, finished=now)
     artifacts.put_once(at.store, note_path(at, step), note.model_dump_json().encode())
-
-
-def note_path(at: Place, step: str) -> str:
-    return run_files.note_path(at.run, at.folder, step)
