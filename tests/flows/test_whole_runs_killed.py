@@ -102,7 +102,7 @@ def _shards(store: str, kind: str) -> int:
 
 def _steps_kept(store: str) -> int:
     """Optimiser steps of the checkpoint that is in the store, of the one job that has any."""
-    fs, root = open_store(store)
+    fs, root = file_systems.open_store(store)
     kept = [name.rsplit("/", 1)[1] for name in fs.find(f"{root}/objects/policy") if "/checkpoint-0" in name]
     return max((int(name.removeprefix("checkpoint-").removesuffix(".json")) for name in kept), default=0)
 
