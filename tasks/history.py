@@ -56,13 +56,28 @@ def is_decided(config: RunConfig) -> bool:
 
 
 def read_steps(at: Place) -> dict[str, NamedStep]:
-    """The steps of a round that are there, in the order they were made."""
+    """The steps of a round that are there, in the order they were made: as their clocks tell it, but nothing before what
+    it was made from, since clocks go back."""
     steps: dict[str, NamedStep] = {}
     for step in (name.removesuffix(".json") for name in storage.folders(at.store, f"{_folder(at)}/notes")):
         note = StepNote.model_validate_json(storage.read_bytes(at.store, note_path(at, step)))
         if artifact := artifacts.named(at.store, at.run, f"{at.folder}/{step}"):
             steps[step] = NamedStep(artifact=artifact, note=note)
-    return dict(sorted(steps.items(), key=lambda item: item[1].note.finished))
+    return _in_order(sorted(steps.items(), key=lambda item: item[1].note.finished))
+
+
+def _in_order(waiting: list[tuple[str, NamedStep]]) -> dict[str, NamedStep]:
+    ordered: dict[str, NamedStep] = {}
+    while waiting:
+        coming = {_address(step) for _, step in waiting}
+        ready = next(item for item in waiting if not coming.intersection(item[1].artifact.parents))
+        ordered[ready[0]] = ready[1]
+        waiting.remove(ready)
+    return ordered
+
+
+def _address(step: NamedStep) -> str:
+    return f"{step.artifact.kind}/{step.artifact.recipe}"
 
 
 def round_costs(at: Place) -> dict[str, float | None]:

@@ -32,7 +32,9 @@ def plain(value: Any, folder: Path | None = None) -> Any:
     match value:
         case {"path": str(path), "size": int(size), "sha256": str(sha256)} if folder is not None:
             data = (folder / path).read_bytes()
-            assert (len(data), hashlib.sha256(data).hexdigest()) == (size, sha256), f"{folder / path} is not as recorded"
+            assert (len(data), hashlib.sha256(data).hexdigest()) == (size, sha256), (
+                f"{folder / path} is not as recorded"
+            )
             return [path.rsplit("/", 1)[-1], sha256]
         case dict():
             return {k: plain(v, folder) for k, v in value.items() if k not in VOLATILE}

@@ -93,9 +93,7 @@ class StoreMachine(RuleBasedStateMachine):
     def read(self, number: int) -> None:
         artifact = self.objects[number % len(self.objects)]
         items = self.rows[f"{artifact.kind}/{artifact.recipe}"]
-        self.begin(
-            lambda: tuple(row.item for row in artifacts.read_rows(artifact, Dropped)), lambda: (items, True)
-        )
+        self.begin(lambda: tuple(row.item for row in artifacts.read_rows(artifact, Dropped)), lambda: (items, True))
 
     @precondition(lambda self: self.objects and len(self.acting) < ACTORS)
     @rule(run=st.sampled_from(RUNS), path=st.sampled_from(PATHS), number=st.integers(0, 9))
@@ -245,7 +243,7 @@ def _digest(rows: Sequence[Dropped]) -> str:
 
 TestStore = StoreMachine.TestCase
 TestStore.settings = settings(
-    max_examples=int(__import__("os").environ.get("EX","100")),
+    max_examples=int(__import__("os").environ.get("EX", "100")),
     stateful_step_count=50,
     derandomize=True,
     deadline=None,

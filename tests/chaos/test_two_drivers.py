@@ -83,7 +83,9 @@ def test_a_third_driver_with_another_configuration_is_refused_and_asks_nothing(g
         first = pool.submit(drive, config_of(tmp_path / "runs", given))
         while not (tmp_path / "runs" / "runs" / "tiny" / "config.json").exists():
             time.sleep(0.001)
-        with pytest.raises(Conflict, match=r"another configuration: train.learning_rate is 0.0001 there and 0.001 here"):
+        with pytest.raises(
+            Conflict, match=r"another configuration: train.learning_rate is 0.0001 there and 0.001 here"
+        ):
             drive(config_of(tmp_path / "runs", given, "--train.learning_rate", "1e-3"))
         first.result()
         asked = len(calls)
