@@ -56,7 +56,7 @@ def is_decided(config: RunConfig) -> bool:
 
 
 def read_steps(at: Place) -> dict[str, NamedStep]:
-    """The steps of a round that are there, in the order they were made: as their clocks tell it, but nothing before what
+    """The steps of a round that are there, in the order they were made: by their clocks, but nothing before what
     it was made from, since clocks go back."""
     steps: dict[str, NamedStep] = {}
     for step in (name.removesuffix(".json") for name in storage.folders(at.store, f"{_folder(at)}/notes")):

@@ -83,7 +83,7 @@ _from_parquet = cache(tables.from_parquet)
 
 @contextmanager
 def fake_engines(effects: Effects) -> Iterator[Calls]:
-    """A process of its own: with these effects on its store, and fakes in place of every engine that a task opens and of
+    """A process of its own: with these effects on its store, and fakes for every engine that a task opens and for
     the orchestrator. Gives the calls that the fakes get."""
     global _calls
     _calls = Calls(effects.alive)

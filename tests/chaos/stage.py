@@ -1,4 +1,4 @@
-"""Processes on one store, played by threads that stop before each touch of it: one is told to go on, the others wait."""
+"""Processes on one store, played by threads that stop before each touch of it: one goes on, the others wait."""
 
 import threading
 from collections.abc import Callable, Iterator
