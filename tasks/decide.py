@@ -120,9 +120,7 @@ def _judge(
         rewards=new.evaluation.rewards,
         probes=round_probes(at),
     )
-    if not planned:
-        write_manifest(at, manifest)
-    return manifest
+    return manifest if planned else write_manifest(at, manifest)
 
 
 def _counts(batch: Batch) -> dict[str, float | None]:

@@ -22,8 +22,11 @@ class NamedStep(Record):
     note: StepNote
 
 
-def write_manifest(at: Place, manifest: RoundManifest) -> None:
-    artifacts.put_once(at.store, manifest_path(at.run, at.folder), manifest.model_dump_json(indent=1).encode())
+def write_manifest(at: Place, manifest: RoundManifest) -> RoundManifest:
+    """The round's manifest, for good: this one, or the one that another driver wrote before."""
+    path = manifest_path(at.run, at.folder)
+    artifacts.put_once(at.store, path, manifest.model_dump_json(indent=1).encode())
+    return RoundManifest.model_validate_json(artifacts.read_bytes(at.store, path))
 
 
 def read_manifest(at: Place) -> RoundManifest | None:
@@ -53,13 +56,28 @@ def is_decided(config: RunConfig) -> bool:
 
 
 def read_steps(at: Place) -> dict[str, NamedStep]:
-    """The steps of a round that are there, in the order they were made."""
+    """The steps of a round that are there, in the order they were made: by their clocks, but nothing before what
+    it was made from, since clocks go back."""
     steps: dict[str, NamedStep] = {}
     for step in (name.removesuffix(".json") for name in storage.folders(at.store, f"{_folder(at)}/notes")):
         note = StepNote.model_validate_json(storage.read_bytes(at.store, note_path(at, step)))
         if artifact := artifacts.named(at.store, at.run, f"{at.folder}/{step}"):
             steps[step] = NamedStep(artifact=artifact, note=note)
-    return dict(sorted(steps.items(), key=lambda item: item[1].note.finished))
+    return _in_order(sorted(steps.items(), key=lambda item: item[1].note.finished))
+
+
+def _in_order(waiting: list[tuple[str, NamedStep]]) -> dict[str, NamedStep]:
+    ordered: dict[str, NamedStep] = {}
+    while waiting:
+        coming = {_address(step) for _, step in waiting}
+        ready = next(item for item in waiting if not coming.intersection(item[1].artifact.parents))
+        ordered[ready[0]] = ready[1]
+        waiting.remove(ready)
+    return ordered
+
+
+def _address(step: NamedStep) -> str:
+    return f"{step.artifact.kind}/{step.artifact.recipe}"
 
 
 def round_costs(at: Place) -> dict[str, float | None]:

@@ -1,13 +1,13 @@
 """In which order couples of completions are worth a label."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from typing import Literal, NamedTuple, assert_never
 
 import numpy as np
 
 from alignment.selection.couples import Couple, pairable
-from alignment.selection.evidence import Evidence, Floats, lengths_of
+from alignment.selection.evidence import Evidence, Floats
 from alignment.types import Candidate, Group, seed_of
 
 Acquire = Literal["certainty", "uncertainty", "entropy", "hybrid", "random_distinct", "random"]
@@ -41,15 +41,30 @@ def needs_logprobs(by: Acquire) -> bool:
     return by not in ("random", "random_distinct")
 
 
-def read(group: Group, evidence: Evidence, by: Acquire, *, per_token: bool, seed: int) -> Readable | str:
+class Look(NamedTuple):
+    """What is looked up for each prompt; opened once, since that goes through a whole round's log-probabilities."""
+
+    ratios: Callable[[Group], Floats]
+    logprobs: Callable[[Group], Floats]
+
+
+def look_into(evidence: Evidence, by: Acquire, *, per_token: bool) -> Look | None:
+    """None where no log-probabilities are needed."""
+    if not needs_logprobs(by):
+        return None
+    form = "mean_log_ratio" if per_token else "log_ratio"
+    logprobs = evidence.implicit_of("current", "mean_logprob") if per_token else evidence.logprobs_of("current")
+    return Look(evidence.implicit_of("current", form), logprobs)
+
+
+def read(group: Group, look: Look | None, *, seed: int) -> Readable | str:
     """The prompt as acquisition sees it, or why it cannot be acquired. Rewards are not looked at."""
     usable = np.flatnonzero(pairable(group)).tolist()
     if len(usable) < 2:
         return f"a pair needs two candidates: of {len(group.candidates)}, {len(usable)} are whole and not empty"
     ratios_G = logprobs_G = np.zeros(len(group.candidates))
-    if needs_logprobs(by):
-        ratios_G = evidence.implicit_of("current", "mean_log_ratio" if per_token else "log_ratio")(group)
-        logprobs_G = evidence.logprobs_of("current")(group) / (lengths_of(group) if per_token else 1)
+    if look is not None:
+        ratios_G, logprobs_G = look.ratios(group), look.logprobs(group)
         if not np.isfinite([ratios_G[usable], logprobs_G[usable]]).all():
             return "a log-probability is not finite"
     draw = seed_of(seed, group.prompt.id)

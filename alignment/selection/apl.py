@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from alignment.selection.acquisition import Acquire, Offer, needs_logprobs, offer_of, ranked, read
+from alignment.selection.acquisition import Acquire, Offer, look_into, needs_logprobs, offer_of, ranked, read
 from alignment.selection.couples import Selection, drop, missing_rate, named_rewards, refuse_twice
 from alignment.selection.evidence import NO_EVIDENCE, Evidence
 from alignment.types import Dropped, Group, PreferencePair, Strategy
@@ -76,9 +76,10 @@ class APL(Strategy):
         offers: list[Offer] = []
         dropped: list[Dropped] = []
         seen = set[str]()
+        look = look_into(evidence, self.acquire, per_token=self.per_token)
         for group in groups:
             refuse_twice(group.prompt.id, seen)
-            prompt = read(group, evidence, self.acquire, per_token=self.per_token, seed=seed)
+            prompt = read(group, look, seed=seed)
             offer = prompt
             if not isinstance(prompt, str):
                 offer = offer_of(prompt, self.acquire, min_distance=self.min_distance, degenerate=degenerate)

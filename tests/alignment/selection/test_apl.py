@@ -10,7 +10,7 @@ from made_groups import couples, evidence, group, select
 from pydantic import ValidationError
 
 from alignment.errors import UserError
-from alignment.selection import APL, needed_policies
+from alignment.selection import APL, Evidence, needed_policies
 from alignment.selection.acquisition import token_distance
 
 ALL = ("certainty", "uncertainty", "entropy", "hybrid", "random_distinct", "random")
@@ -245,3 +245,20 @@ def test_budgets_and_orders_on_two_real_reward_models_are_exact(shared_data):
         assert len(calls) == len(set(calls)) == len(selection.pairs) == 50
         assert sorted(worth[acquired(selection, groups)]) == pytest.approx(sorted(worth)[:50])
         assert all(p.chosen == better[p.prompt_id] for p in selection.pairs)
+
+
+@pytest.mark.parametrize("acquire", WITH_LOGPROBS)
+def test_a_round_of_log_probabilities_is_gone_through_a_few_times_and_not_once_for_each_prompt(acquire):
+    """Forty prompts: opened anew for each, they would be gone through more than forty times."""
+    groups = prompts(40)
+    facts = known(groups, [[0.5 * k, 0.0] for k in range(40)])
+    passes = []
+
+    class Counted(list):
+        def __iter__(self):
+            passes.append(1)
+            return super().__iter__()
+
+    counted = Evidence({policy: Counted(rows) for policy, rows in facts.logprobs.items()})
+    assert len(select(APL(labels=8, acquire=acquire), *groups, evidence=counted).pairs) == 8
+    assert len(passes) <= 6
