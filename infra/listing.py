@@ -33,7 +33,9 @@ def listing(store: str, folder: str) -> list[Found]:
     with explained(store, folder):
         if parse(store)[0] == "file":
             return sorted(_on_disk(root, folder))
-        files = fs.find(f"{root}/{folder}", detail=True)
+        there = fs.find(f"{root}/{folder}", detail=True)
+    # a folder that was empty when S3 was asked, and is not any more, is given as if it were a file
+    files = {path: info for path, info in there.items() if info["type"] != "directory"}
     return sorted(Found(path.removeprefix(f"{root}/"), i["size"], _modified(i)) for path, i in files.items())
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import boto3
 import pytest
 
 from alignment.errors import UserError
@@ -66,3 +67,18 @@ def test_a_file_that_the_server_would_not_remove_is_told(monkeypatch):
     monkeypatch.setattr(listing, "open_store", lambda store: (Refusing(), "bucket/p"))
     with pytest.raises(UserError, match=r"store s3://bucket/p: cannot use a \(p/a was not removed: not yours\)"):
         listing.remove_all("s3://bucket/p", ["a"])
+
+
+def test_a_folder_that_fills_while_it_is_listed_is_no_file(s3_store, monkeypatch):
+    """Empty when S3 is asked what lies below it, and there when s3fs then asks what it is itself."""
+    fs, _ = listing.open_store(s3_store)
+    info = fs._info
+
+    async def filled_meanwhile(path: str, *args: object, **named: object) -> object:
+        boto3.client("s3").put_object(Bucket=path.split("/")[0], Key="prefix/runs/a/config.json", Body=b"{}")
+        return await info(path, *args, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fs, "_info", filled_meanwhile)
+        assert listing.listing(s3_store, "runs") == []
+    assert [found.path for found in listing.listing(s3_store, "runs")] == ["runs/a/config.json"]
