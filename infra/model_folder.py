@@ -78,6 +78,15 @@ def context_length(folder: Path) -> int:
     raise UserError(f"{folder}/config.json tells no context length: add max_position_embeddings to it")
 
 
+def end_tokens(folder: Path) -> frozenset[int]:
+    """Tokens that the model's configurations name as ends of a completion; engines stop at any of them."""
+    named: list[Any] = []
+    for path in (folder / "config.json", folder / "generation_config.json"):
+        found = read_json(path).get("eos_token_id") if path.is_file() else None
+        named += found if isinstance(found, list) else [found]
+    return frozenset(token for token in named if isinstance(token, int))
+
+
 def write_goal_template(folder: Path, goal: Goal) -> None:
     """Make the folder's chat template say the goal, as the policy was trained to read it."""
     beside, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
@@ -120,6 +129,11 @@ def safetensors_header(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} has {size} bytes, its header says {end}: get it again")
     if not header:
         raise UserError(f"{path} holds no weights: save the model again")
+    if empty := [name for name, tensor in header.items() if 0 in tensor["shape"]]:
+        raise UserError(
+            f"{path}: {len(empty)} of {len(header)} tensors are empty, the first is {empty[0]}: saved without being "
+            "gathered (ZeRO-3). Save the model again with its whole weights"
+        )
     return header
 
 

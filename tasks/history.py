@@ -3,10 +3,12 @@
 from pydantic import JsonValue
 
 from alignment.config import RunConfig
+from alignment.probes import Evidence
 from alignment.summary import InitialSummary, PolicyName, RoundSummary, RunSummary
 from alignment.types import Artifact, Record, RoundManifest, Step, StepNote
 from infra import artifacts, storage
-from tasks.steps import Place, note_path
+from infra.objects import parsed
+from tasks.steps import Place, note_path, probes_path
 
 
 class NamedStep(Record):
@@ -14,6 +16,18 @@ class NamedStep(Record):
 
     artifact: Artifact
     note: StepNote
+
+
+class FailedProbe(Record):
+    """A probe that failed in a run, with what it had compared."""
+
+    folder: str
+    step: str
+    path: str
+    """In the store."""
+    evidence: Evidence
+    mended: bool
+    """Whether the step was made after all."""
 
 
 def write_manifest(at: Place, manifest: RoundManifest) -> None:
@@ -71,6 +85,23 @@ def round_probes(at: Place) -> dict[str, JsonValue]:
     """What the engines' probes found in a round, by step."""
     probes = {name: step.artifact.facts.get("probes") for name, step in read_steps(at).items()}
     return {name: found for name, found in probes.items() if found}
+
+
+def failed_probes(store: str, run: str) -> list[FailedProbe]:
+    """In the order of the run's folders; empty where none failed."""
+    places = [Place(store=store, run=run, folder=folder) for folder in folders(store, run)]
+    return [_failed(at, name) for at in places for name in storage.folders(store, probes_path(at))]
+
+
+def _failed(at: Place, name: str) -> FailedProbe:
+    path, step = f"{probes_path(at)}/{name}", name.rpartition("-")[0]
+    return FailedProbe(
+        folder=at.folder,
+        step=step,
+        path=path,
+        evidence=parsed(Evidence, at.store, path, storage.read_bytes(at.store, path)),
+        mended=storage.size(at.store, note_path(at, step)) is not None,
+    )
 
 
 def read_run(store: str, run: str) -> RunSummary:

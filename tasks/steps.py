@@ -13,8 +13,10 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from alignment.config import RunConfig
+from alignment.probes import Evidence, ProbeFailed
 from alignment.types import Artifact, Kind, Record, StepNote
 from infra import artifacts
+from infra.objects import sha256_of
 from tasks import console
 
 
@@ -91,8 +93,16 @@ class Stopwatch:
 
 @contextmanager
 def making(at: Place, step: str) -> Iterator[Stopwatch]:
+    """Around the making of a step. What a probe that fails had compared is kept in the run's folder, and the error says
+    where."""
     console.making(at.folder, step)
-    yield Stopwatch()
+    try:
+        yield Stopwatch()
+    except ProbeFailed as failed:
+        if failed.evidence is None:
+            raise
+        kept = _keep(at, step, failed.evidence)
+        raise ProbeFailed(f"{failed}. What was compared is in {at.store}/{kept}") from failed
 
 
 def made(at: Place, step: str, artifact: Artifact, watch: Stopwatch) -> Artifact:
@@ -107,6 +117,19 @@ def _note(at: Place, step: str, artifact: Artifact, *, seconds: float, reused: b
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     note = StepNote(seconds=seconds, reused=reused, finished=now)
     artifacts.put_once(at.store, note_path(at, step), note.model_dump_json().encode())
+
+
+def _keep(at: Place, step: str, evidence: Evidence) -> str:
+    """Equal evidence is one file, however often the step fails."""
+    data = evidence.model_dump_json(indent=1).encode()
+    path = f"{probes_path(at)}/{step}-{sha256_of(data)[:12]}.json"
+    artifacts.put_once(at.store, path, data)
+    return path
+
+
+def probes_path(at: Place) -> str:
+    """Folder of what failed probes had compared."""
+    return f"runs/{at.run}/{at.folder}/probes"
 
 
 def note_path(at: Place, step: str) -> str:

@@ -93,7 +93,6 @@ def _training_groups(batch: Batch, references: Artifact) -> list[TrainingGroup]:
 
 
 def _facts(result: TrainResult, seconds: float) -> dict[str, Any]:
-    probe = result.probe
     return {
         "steps": len(result.steps),
         "first_loss": result.steps[0].loss,
@@ -103,5 +102,5 @@ def _facts(result: TrainResult, seconds: float) -> dict[str, Any]:
         "resumed_from": result.resumed_from,
         "engine_seconds": seconds,
         "phases": dict(result.phases),
-        "probes": {"reload": {"name": "reload", "worst": probe.worst, "bound": probe.bound}},
+        "probes": {name: probe.model_dump(mode="json") for name, probe in result.probes.items()},
     }
