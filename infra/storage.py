@@ -8,6 +8,7 @@ half visible, that a swap has one winner, and that what goes wrong is told in on
 import errno
 import os
 import posixpath
+import re
 import shutil
 import threading
 import time
@@ -21,7 +22,9 @@ import fsspec
 from botocore.exceptions import BotoCoreError
 
 from alignment.errors import UserError
+from alignment.secrets import without_credentials
 from infra import conditional
+from infra.redaction import redacted
 
 _s3_instances = threading.Lock()
 
@@ -176,6 +179,11 @@ def read_bytes(store: str, path: str) -> bytes:
 
 def _parse(store: str) -> tuple[str, str]:
     protocol, separator, rest = store.partition("://")
+    if separator and protocol not in ("file", "local") and re.match("[^/]*@" if protocol != "s3" else "[^/]*[@:]", rest):
+        raise UserError(
+            f"store {protocol}://...: an address holds no credentials; give {protocol}://NAME/PREFIX, and set "
+            "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL"
+        )
     if not separator or protocol in ("file", "local"):
         path = rest if separator else store
         if not path:
@@ -192,6 +200,11 @@ def _open(store: str) -> tuple[Any, str]:
     protocol, root = _parse(store)
     if protocol == "s3":
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        if endpoint and without_credentials(endpoint) != endpoint:
+            raise UserError(
+                f"store {store}: AWS_ENDPOINT_URL holds credentials; take them out, and set AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY"
+            )
         with _s3_instances:
             return _s3(os.getpid(), endpoint, os.environ.get("AWS_ACCESS_KEY_ID")), root
     return fsspec.filesystem(protocol, auto_mkdir=True) if protocol == "file" else fsspec.filesystem(protocol), root
@@ -240,7 +253,7 @@ def _reason(store: str, path: str, need: int, error: Exception) -> str:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return redacted(" ".join(str(error).split())) or type(error).__name__
 
 
 def _free(store: str) -> str:

@@ -72,8 +72,8 @@ def _reload(folder: Path, engine: DeepSpeedEngine) -> CausalModel:
     for file in folder.glob("*.safetensors"):
         safetensors_header(file)  # refuses empty tensors
     dtype = next(engine.module.parameters()).dtype
-    how: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
-    opened: Any = AutoModelForCausalLM.from_pretrained(folder, **how)
+    safely: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
+    opened: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, output_loading_info=True, **safely)
     model, loading = opened
     wrong = {what: sorted(map(str, loading[what])) for what in ("missing_keys", "unexpected_keys", "mismatched_keys")}
     if any(wrong.values()):

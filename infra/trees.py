@@ -2,9 +2,10 @@
 loaded, so none is ever stored."""
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from uuid import uuid4
 
 from pydantic import JsonValue
@@ -12,9 +13,14 @@ from pydantic import JsonValue
 from alignment.errors import UserError
 from alignment.types import Artifact, Kind, digest_of
 from infra import objects, storage
+from infra.names import is_plain, shown
 from infra.objects import Asked, ObjectRecord, Parents, StoredFile
 
-PICKLED = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
+PICKLED = frozenset(
+    {".bin", ".pt", ".pt2", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill", ".npy", ".npz", ".mar", ".zip"}
+)
+"""Formats that are pickles or can hold them."""
+_ZIP, _PICKLE = b"PK\x03\x04", re.compile(rb"\x80[\x02-\x05]")
 
 _verified: set[tuple[str, str]] = set()
 """Address and digest of what this process has read in full: models are large, and opened by several engines."""
@@ -52,6 +58,7 @@ def fetch_tree(artifact: Artifact) -> Path:
     store, record = objects.store_of(artifact), objects.record_of(artifact)
     if record.row_type is not None:
         raise TypeError(f"{artifact.uri} holds rows of {record.row_type}, not files")
+    _check_tree(store, record)
     if storage.is_local(store):
         folder, remedy = Path(artifact.uri, _attempt(record)), f"remove {artifact.uri} to make it anew"
     else:
@@ -78,17 +85,45 @@ def _files(folder: Path) -> dict[str, Path]:
             continue
         if not path.is_file():
             raise UserError(f"{path} is no plain file; remove it")
-        if path.suffix in PICKLED:
-            raise UserError(f"{path} is a pickle, which runs code when it is loaded; save the model as safetensors")
-        sources[path.relative_to(folder).as_posix()] = path
+        check_no_pickle(path)
+        sources[_plain(path, folder)] = path
     if not sources:
         raise UserError(f"{folder} is empty; give a model directory")
     return sources
 
 
+def check_no_pickle(path: Path) -> None:
+    """UserError for a pickle, or an archive that can hold one, whatever it is called."""
+    with path.open("rb") as file:
+        begins = file.read(9)
+    # the length of a safetensors header may happen to read as a pickle's first bytes; its brace does not
+    disguised = begins.startswith(_ZIP) or (_PICKLE.match(begins) and begins[8:] != b"{")
+    if path.suffix.lower() in PICKLED or disguised:
+        raise UserError(f"{path} is a pickle, which runs code when it is loaded; save the model as safetensors")
+
+
+def _plain(path: Path, folder: Path) -> str:
+    name = path.relative_to(folder).as_posix()
+    if not is_plain(name):
+        raise UserError(f"{folder} holds {shown(name)}, which is no plain file name; give it one of ASCII letters")
+    return name
+
+
+def _check_tree(store: str, record: ObjectRecord) -> None:
+    """UserError for a record that is not of one tree's files, or not of those that its digest is of: someone else may
+    have written it."""
+    attempt = _attempt(record)
+    names = {file.path.removeprefix(f"{attempt}/"): file.sha256 for file in record.files}
+    where = f"store {store}: the record of {record.kind}/{record.recipe}"
+    if pickles := [name for name in names if PurePosixPath(name).suffix.lower() in PICKLED]:
+        raise UserError(f"{where} lists a pickle ({pickles[0]}), which runs code when it is loaded; remove that object")
+    if digest_of(names) != record.digest or not all(file.path.startswith(f"{attempt}/") for file in record.files):
+        raise UserError(f"{where} is damaged: its files are not those of digest {record.digest}; remove that object")
+
+
 def _attempt(record: ObjectRecord) -> str:
     """The folder that all files of a tree share: ``data/{attempt}``."""
-    return "/".join(record.files[0].path.split("/")[:2])
+    return "/".join(record.files[0].path.split("/")[:2]) if record.files else ""
 
 
 def cache_folder() -> Path:

@@ -36,8 +36,9 @@ def write_manifest(at: Place, manifest: RoundManifest) -> None:
 
 def read_manifest(at: Place) -> RoundManifest | None:
     """None until the round is decided."""
-    data = storage.read(at.store, f"{_folder(at)}/manifest.json")
-    return None if data is None else RoundManifest.model_validate_json(data)
+    path = f"{_folder(at)}/manifest.json"
+    data = storage.read(at.store, path)
+    return None if data is None else parsed(RoundManifest, at.store, path, data)
 
 
 def read_manifests(store: str, run: str, *, before: int | None = None) -> list[RoundManifest]:
@@ -64,7 +65,7 @@ def read_steps(at: Place) -> dict[str, NamedStep]:
     """The steps of a round that are there, in the order they were made."""
     steps: dict[str, NamedStep] = {}
     for step in (name.removesuffix(".json") for name in storage.folders(at.store, f"{_folder(at)}/notes")):
-        note = StepNote.model_validate_json(storage.read_bytes(at.store, note_path(at, step)))
+        note = parsed(StepNote, at.store, path := note_path(at, step), storage.read_bytes(at.store, path))
         if artifact := artifacts.named(at.store, at.run, f"{at.folder}/{step}"):
             steps[step] = NamedStep(artifact=artifact, note=note)
     return dict(sorted(steps.items(), key=lambda item: item[1].note.finished))

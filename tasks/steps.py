@@ -17,6 +17,7 @@ from alignment.probes import Evidence, ProbeFailed
 from alignment.types import Artifact, Kind, Record, StepNote
 from infra import artifacts
 from infra.objects import sha256_of
+from infra.redaction import redact
 from tasks import console
 
 
@@ -46,11 +47,21 @@ R = TypeVar("R")
 
 
 def step_task(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """A Prefect task that keeps no result, since the artifact store does; while planning, the plain function."""
+    """A Prefect task that keeps no result, since the artifact store does; while planning, the plain function. Prefect
+    stores what its errors say, so they hold no secret."""
 
     def wrap(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def without_secrets(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                return function(*args, **kwargs)
+            except Exception as error:
+                redact(error)
+                raise
+
         run_name = f"{name} {{at.folder}}" if "at" in inspect.signature(function).parameters else None
-        under_prefect = task(name=name, task_run_name=run_name, cache_policy=NO_CACHE, persist_result=False)(function)
+        decorate = task(name=name, task_run_name=run_name, cache_policy=NO_CACHE, persist_result=False)
+        under_prefect = decorate(without_secrets)
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
