@@ -1,7 +1,6 @@
 """Objects that are directories: models as safetensors, JSON and tokenizer files. Pickles run code when they are
 loaded, so none is ever stored."""
 
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from alignment.types import Artifact, Kind, digest_of
 from infra import objects, storage
 from infra.names import is_plain, shown
 from infra.objects import Asked, ObjectRecord, Parents, StoredFile
+from infra.tree_cache import room_for, tree_folder
 
 PICKLED = frozenset(
     {".bin", ".pt", ".pt2", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill", ".npy", ".npz", ".mar", ".zip"}
@@ -52,8 +52,8 @@ def commit_tree(
 def fetch_tree(artifact: Artifact) -> Path:
     """A folder of this machine that holds the files; not to be written to.
 
-    On a local store it is the object's own, elsewhere a copy in ``RATCHET_CACHE`` (default ``~/.cache/ratchet``).
-    Verified in full once per process.
+    On a local store it is the object's own, elsewhere a copy in ``RATCHET_CACHE`` (default ``~/.cache/ratchet``), which
+    stays there while this process uses it: ``tree_cache`` says for how long. Verified in full once per process.
     """
     store, record = objects.store_of(artifact), objects.record_of(artifact)
     if record.row_type is not None:
@@ -62,10 +62,12 @@ def fetch_tree(artifact: Artifact) -> Path:
     if storage.is_local(store):
         folder, remedy = Path(artifact.uri, _attempt(record)), f"remove {artifact.uri} to make it anew"
     else:
-        folder = cache_folder() / "trees" / artifact.digest
+        folder = tree_folder(record.digest)
         remedy = f"remove {folder} to fetch it again"
         if not folder.exists():
-            _download(store, record, folder)
+            with room_for(sum(file.size for file in record.files), artifact.uri):
+                if not folder.exists():  # another process may have fetched it while this one waited
+                    _download(store, record, folder)
     if (str(folder), artifact.digest) not in _verified:
         _verify(record, folder, remedy)
         _verified.add((str(folder), artifact.digest))
@@ -126,15 +128,9 @@ def _attempt(record: ObjectRecord) -> str:
     return "/".join(record.files[0].path.split("/")[:2]) if record.files else ""
 
 
-def cache_folder() -> Path:
-    """Where this machine keeps what it can fetch or make again."""
-    return Path(os.environ.get("RATCHET_CACHE", "~/.cache/ratchet")).expanduser()
-
-
 def _download(store: str, record: ObjectRecord, folder: Path) -> None:
     """All files beside ``folder``, verified, then moved into place at once; another process may be first."""
     aside = folder.with_name(f".{folder.name}.{uuid4().hex}")
-    _require_space(folder.parent, sum(file.size for file in record.files))
     try:
         for file in record.files:
             to = aside / _within(record, file)
@@ -149,16 +145,6 @@ def _download(store: str, record: ObjectRecord, folder: Path) -> None:
                 raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def _require_space(cache: Path, need: int) -> None:
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(cache).free
-    except OSError as error:
-        raise UserError(f"cache {cache} cannot be used ({error}); set RATCHET_CACHE to a folder that can") from error
-    if free < need:
-        raise UserError(f"cache {cache} has {free} bytes free, {need} are needed; free some or set RATCHET_CACHE")
 
 
 def _verify(record: ObjectRecord, folder: Path, remedy: str) -> None:

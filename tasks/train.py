@@ -13,7 +13,7 @@ from infra import artifacts
 from infra.launch import TrainResult, run_training
 from infra.ray_pool import open_ray
 from infra.train_data import StepMetrics
-from infra.trees import cache_folder
+from infra.tree_cache import cache_folder
 from tasks import console
 from tasks.batches import Batch
 from tasks.steps import Place, find_step, made, making, step_task
