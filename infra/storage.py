@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,13 @@ from alignment.secrets import without_credentials
 from infra import conditional
 from infra.redaction import redacted
 
+CREDENTIALS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+)
 _s3_instances = threading.Lock()
 
 
@@ -179,7 +186,8 @@ def read_bytes(store: str, path: str) -> bytes:
 
 def _parse(store: str) -> tuple[str, str]:
     protocol, separator, rest = store.partition("://")
-    if separator and protocol not in ("file", "local") and re.match("[^/]*@" if protocol != "s3" else "[^/]*[@:]", rest):
+    marks = "[@:]" if protocol == "s3" else "@"  # no bucket has a colon, and a secret may hold a slash
+    if separator and protocol not in ("file", "local") and re.match(f"[^/]*{marks}", rest):
         raise UserError(
             f"store {protocol}://...: an address holds no credentials; give {protocol}://NAME/PREFIX, and set "
             "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL"
@@ -205,17 +213,20 @@ def _open(store: str) -> tuple[Any, str]:
                 f"store {store}: AWS_ENDPOINT_URL holds credentials; take them out, and set AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY"
             )
+        credentials = tuple(os.environ.get(name) for name in CREDENTIALS)
         with _s3_instances:
-            return _s3(os.getpid(), endpoint, os.environ.get("AWS_ACCESS_KEY_ID")), root
+            return _s3(os.getpid(), endpoint, credentials), root
     return fsspec.filesystem(protocol, auto_mkdir=True) if protocol == "file" else fsspec.filesystem(protocol), root
 
 
-@cache
-def _s3(process: int, endpoint: str | None, key_id: str | None) -> Any:
-    """One instance per process (its event loop does not survive a fork), endpoint and key, shared by all threads."""
+@lru_cache(maxsize=4)
+def _s3(process: int, endpoint: str | None, credentials: tuple[str | None, ...]) -> Any:
+    """One instance per process (its event loop does not survive a fork), endpoint and credentials of the environment,
+    shared by all threads. Credentials from elsewhere, such as a file, it reads anew when the server refuses them."""
+    from infra.renewing_s3 import RenewingS3  # half a second that a local store does not need
+
     addressing = {"s3": {"addressing_style": "path"}} if endpoint else {}  # bucket.localhost has no address
-    fs = fsspec.filesystem(
-        "s3",
+    fs = RenewingS3(
         endpoint_url=endpoint,
         use_listings_cache=False,
         skip_instance_cache=True,
