@@ -1,5 +1,5 @@
 # Each target installs what it needs into .venv first, and does nothing twice.
-.PHONY: quickstart test check lint bench services clean
+.PHONY: quickstart test check lint bench chaos services clean
 
 PYTEST := .venv/bin/python -m pytest
 # two files at a time: whole runs spend most of their time starting processes one after the other
@@ -26,6 +26,10 @@ lint: ## static checks alone
 bench: ## speed beside the peers
 	@.ci/install cpu dev bench
 	@$(PYTEST) -o python_files='bench_*.py' --capture no --quiet tests/benchmarks
+
+chaos: ## whole runs on a real S3 server, killed at random: half an hour
+	@.ci/install cpu dev bench
+	@$(PYTEST) -o python_files='long_*.py' --capture no --quiet tests/chaos
 
 services: ## S3 gateway, PostgreSQL, browser and docker-compose for the tests (Debian, root)
 	@.ci/services

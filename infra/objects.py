@@ -169,7 +169,7 @@ def write_files(store: str, kind: Kind, recipe: str, sources: Mapping[str, bytes
     if odd := [name for name in sources if not is_plain(name)]:
         raise UserError(f"{kind}/{recipe}: {shown(odd[0])} is no plain file name; give it one of ASCII letters")
     storage.write_all(store, f"{folder_of(kind, recipe)}/{attempt}", sources)
-    files = tuple(_described(f"{attempt}/{name}", source) for name, source in sorted(sources.items()))
+    files = tuple(described(f"{attempt}/{name}", source) for name, source in sorted(sources.items()))
     check_sizes(store, kind, recipe, files)
     return files
 
@@ -252,7 +252,8 @@ def sha256_of(source: bytes | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _described(path: str, source: bytes | Path) -> StoredFile:
+def described(path: str, source: bytes | Path) -> StoredFile:
+    """What a record says of a file."""
     return StoredFile(path=path, size=_size(source), sha256=sha256_of(source))
 
 

@@ -1,5 +1,6 @@
 """Actors of one kind, and work that streams through them."""
 
+import logging
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from time import monotonic
@@ -13,10 +14,12 @@ if TYPE_CHECKING:
 
 TRIES = 3
 """Processes that one call may bring down before it is given up."""
+HANGS = 2
+"""Deadlines that one call may pass: a process can hang for reasons of its own, and the next one answer."""
 
 
 class Replicas:
-    """Actors of one kind. Each does one thing at a time; one that dies is replaced and its call issued again.
+    """Actors of one kind. Each does one thing at a time; one that dies or hangs is replaced and its call issued again.
 
     ``start`` begins an actor; ``ready`` waits until it can serve. Safe to call from several threads.
     """
@@ -49,12 +52,13 @@ class Replicas:
     def call(self, method: str, *args: Any, what: str, **kwargs: Any) -> Any:
         """The answer of whichever actor is idle first.
 
-        Raises UserError naming ``what`` when time is up, or when the call brought down an actor ``TRIES`` times.
+        Raises UserError naming ``what`` when time was up ``HANGS`` times, or when the call brought down an actor
+        ``TRIES`` times.
         """
         import ray
         from ray.exceptions import RayActorError
 
-        reason = ""
+        reason, hangs = "", 0
         for _ in range(TRIES):
             actor = self._take(what)
             ref = getattr(actor, method).remote(*args, **kwargs)
@@ -63,9 +67,12 @@ class Replicas:
             except RayActorError as death:
                 reason = " ".join(str(death).split())
                 actor = self._replacement(actor)
-            except ray_pool.Overdue:
-                ray.kill(actor)  # found dead, and replaced, by whoever asks next
-                raise
+            except ray_pool.Overdue as late:
+                ray.kill(actor)
+                if (hangs := hangs + 1) == HANGS:
+                    raise  # the dead one is replaced by whoever asks next
+                logging.getLogger(__name__).warning("its process is ended and the work issued again: %s", late)
+                actor = self._replacement(actor)
             finally:
                 self._idle.put(actor)
         raise UserError(

@@ -58,12 +58,18 @@ class Checkpoint(NamedTuple):
 
 def resumable(scratch: Path, job: TrainJob) -> Checkpoint | None:
     """The last whole checkpoint of this very job, if it left one; others stay until its first one replaces them."""
-    found: list[Checkpoint] = []
-    for folder in scratch.glob("checkpoint-*"):
-        step = int(folder.name.removeprefix("checkpoint-"))
-        if _marked(folder) == _mark(job, step):
-            found.append(Checkpoint(folder, step))
-    return max(found, key=lambda checkpoint: checkpoint.step, default=None)
+    fitting = [c for c in _whole(scratch) if _marked(c.folder) == _mark(job, c.step)]
+    return max(fitting, key=lambda checkpoint: checkpoint.step, default=None)
+
+
+def newest(scratch: Path) -> Checkpoint | None:
+    """The last whole checkpoint in a job's folder, whatever job left it."""
+    return max(_whole(scratch), key=lambda checkpoint: checkpoint.step, default=None)
+
+
+def _whole(scratch: Path) -> list[Checkpoint]:
+    folders = [(folder, int(folder.name.removeprefix("checkpoint-"))) for folder in scratch.glob("checkpoint-*")]
+    return [Checkpoint(folder, step) for folder, step in folders if _marked(folder) is not None]
 
 
 def restore(model: "PreTrainedModel", checkpoint: Checkpoint | None) -> "PreTrainedModel":

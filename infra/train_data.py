@@ -16,6 +16,7 @@ from alignment.probes import Evidence, Probe
 from alignment.types import Record
 
 OUTCOME = "outcome.json"
+METRICS = "metrics.jsonl"
 GROUPS = pa.schema(
     [
         pa.field("prompt_id", pa.string(), nullable=False),
@@ -107,17 +108,21 @@ def write_record(path: Path, record: BaseModel) -> None:
 
 def read_metrics(scratch: Path) -> list[StepMetrics]:
     """The steps reported so far, in order; a line that is still being written is left for the next reading."""
-    path = scratch / "metrics.jsonl"
+    path = scratch / METRICS
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     return [StepMetrics.model_validate_json(line) for line in lines if line.endswith("\n")]
 
 
 def append_metrics(scratch: Path, metrics: StepMetrics) -> None:
-    with (scratch / "metrics.jsonl").open("a") as file:
+    with (scratch / METRICS).open("a") as file:
         file.write(json.dumps(metrics.model_dump()) + "\n")
 
 
 def rewind_metrics(scratch: Path, step: int) -> None:
     """Keep the first ``step`` steps: a worker that resumes reports the others again."""
-    kept = [m.model_dump_json() + "\n" for m in read_metrics(scratch) if m.step < step]
-    (scratch / "metrics.jsonl").write_text("".join(kept))
+    (scratch / METRICS).write_text(metrics_before(scratch, step))
+
+
+def metrics_before(scratch: Path, step: int) -> str:
+    """The lines of the first ``step`` steps."""
+    return "".join(m.model_dump_json() + "\n" for m in read_metrics(scratch) if m.step < step)

@@ -9,7 +9,8 @@ from alignment.config import Train
 from alignment.execution import Engine, Trainer
 from alignment.packing import TrainingGroup, training_groups
 from alignment.types import Artifact, Group, PreferencePair, SequenceLogprobs, seed_of
-from infra import artifacts
+from infra import artifacts, kept_checkpoints
+from infra.attempts import alone, new_attempt
 from infra.launch import TrainResult, run_training
 from infra.ray_pool import open_ray
 from infra.train_data import StepMetrics
@@ -34,7 +35,8 @@ def train(
 ) -> Artifact:
     """The policy trained on the pairs of ``batches``, each with its reference log-probabilities.
 
-    Checkpoints lie in this machine's cache under the step's recipe, so a job that was killed goes on from them.
+    Checkpoints lie in this machine's cache under the step's recipe, and the last one in the store, so a job that was
+    killed goes on from them, here or on another machine.
     """
     inputs = {
         "policy": policy,
@@ -49,16 +51,24 @@ def train(
     if done := find_step(at, "train", "policy", recipe):
         return done
 
-    with making(at, "train") as watch:
+    scratch = cache_folder() / "training" / recipe
+    with making(at, "train") as watch, alone(scratch, timeout=on.timeout, what=f"training {recipe[:12]}"):
+        if done := find_step(at, "train", "policy", recipe):  # by whoever worked on it until now
+            return done
         groups = [g for batch, rows in zip(batches, references, strict=True) for g in _training_groups(batch, rows)]
-        scratch = cache_folder() / "training" / recipe
-        with console.progress(f"{at.folder} train", None) as advance:
+        job = new_attempt(scratch)
+        kept_checkpoints.fetch(at.store, recipe, job)
+        with (
+            console.progress(f"{at.folder} train", None) as advance,
+            kept_checkpoints.Keeper(at.store, recipe, job) as keeper,
+        ):
 
             def on_step(step: StepMetrics) -> None:
                 advance(step.step + 1, f"of {step.steps}, loss {step.loss:.4f}, accuracy {step.accuracy:.2f}")
+                keeper.look()
 
             open_ray(engine)
-            out = scratch / "out"
+            out = job / "out"
             result = run_training(
                 artifacts.fetch_tree(policy),
                 groups,
@@ -66,7 +76,7 @@ def train(
                 trainer=on,
                 seed=seed_of(*seed, "train"),
                 out=out,
-                scratch=scratch / "job",
+                scratch=job,
                 recipe=recipe,
                 on_step=on_step,
             )
@@ -81,6 +91,7 @@ def train(
             asked=asked,
         )
         shutil.rmtree(scratch)
+        kept_checkpoints.forget(at.store, recipe)
         return made(at, "train", artifact, watch)
 
 

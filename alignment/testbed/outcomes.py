@@ -61,10 +61,15 @@ class Contrast(NamedTuple):
         return np.array([np.mean([a[p] - b[p] for a, b in places]) for p in prompts], dtype=np.float64)
 
     def told(self, outcomes: Outcomes) -> Claim:
-        """The claim with the tokens that were generated for it."""
-        ours, theirs = (np.mean([outcomes[c].tokens for c in cells]) for cells in (self.ours, self.theirs))
-        spent = f"{ours:.0f} against {theirs:.0f} tokens generated per prompt"
-        return self.claim._replace(inequality=f"{self.claim.inequality}; {spent}")
+        """The claim with the tokens that were generated for it, and how far training moved the policies: methods that
+        move at different speeds are compared at equal data, and not at equal KL."""
+        sides = [[outcomes[cell] for cell in cells] for cells in (self.ours, self.theirs)]
+        ours, theirs = (np.mean([outcome.tokens for outcome in side]) for side in sides)
+        told = f"{ours:.0f} against {theirs:.0f} tokens generated per prompt"
+        if self.measure == "trained":
+            ours, theirs = (np.mean([outcome.kl.mean for outcome in side]) for side in sides)
+            told += f", KL {ours:.2f} against {theirs:.2f} nats"
+        return self.claim._replace(inequality=f"{self.claim.inequality}; {told}")
 
 
 class Steering(NamedTuple):

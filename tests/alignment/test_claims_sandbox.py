@@ -106,6 +106,12 @@ class TestReading:
         assert (result.ours, result.low, result.high, result.verdict) == (2.0, 2.0, 2.0, "holds")
         assert claim.inequality == result.inequality == "a - b > 0; 412 against 406 tokens generated per prompt"
 
+    def test_a_claim_about_training_says_how_far_it_moved_both_sides(self):
+        outcomes = {Cell("prs"): outcome(trained=(9, 8, 7)), PRAND: outcome(trained=(7, 6, 5))}
+        outcomes[PRAND] = outcomes[PRAND].model_copy(update={"kl": Interval(mean=0.254)})
+        ((claim, _),) = read_off([contrast((Cell("prs"),), (PRAND,))], outcomes)
+        assert claim.inequality == "a - b > 0; 400 against 400 tokens generated per prompt, KL 1.00 against 0.25 nats"
+
     def test_an_interval_over_prompts_is_as_wide_as_they_differ(self):
         """Differences 0 and 2 in turn over 400 prompts: mean 1, standard error 1 / 20, so about 1 ± 0.098."""
         ours = outcome().model_copy(update={"best": {str(i): 2.0 * (i % 2) for i in range(400)}})

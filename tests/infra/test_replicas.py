@@ -32,6 +32,12 @@ class Squarer:
         time.sleep(60 if number == 100 else 0)
         return number * number
 
+    def hang_once(self, seen: str, number: int) -> int:
+        if not os.path.exists(seen):
+            Path(seen).touch()
+            time.sleep(600)
+        return number * number
+
     def refuse(self) -> None:
         raise UserError("mend this")
 
@@ -92,6 +98,15 @@ def test_a_deadline_says_what_is_free_and_who_holds_the_rest():
     assert "; held by " in str(late.value)
     assert "Squarer (pid " in str(late.value)
     slow.close()
+
+
+def test_a_process_that_hangs_is_replaced_and_its_call_answered_by_the_next(tmp_path, caplog):
+    hanging = opened(1, timeout=3)
+    (before,) = hanging.pids()
+    assert hanging.call("hang_once", str(tmp_path / "seen"), 6, what="square of 6") == 36
+    assert hanging.pids() != [before]
+    assert "issued again: square of 6: 1 of 1 not there after 3 s. Free: CPU " in caplog.text
+    hanging.close()
 
 
 def test_more_than_the_cluster_has_is_a_deadline_with_a_diagnosis():

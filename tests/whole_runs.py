@@ -11,8 +11,8 @@ from typing import NamedTuple
 from tasks.history import read_steps
 from tasks.steps import Place
 
-ROOT = Path(__file__).resolve().parents[2]
-RECIPE = Path(__file__).parent / "tiny.toml"
+ROOT = Path(__file__).resolve().parents[1]
+RECIPE = ROOT / "tests/flows/tiny.toml"
 ROUNDS = ("start", "round-000", "round-001")
 
 
@@ -52,7 +52,7 @@ class Driver:
         self._out = folder / "out.txt"
         with (folder / "engines.txt").open("w") as engines:
             self._process = subprocess.Popen(
-                [sys.executable, str(Path(__file__).with_name("one_driver.py"))],
+                [sys.executable, str(ROOT / "tests/flows/one_driver.py")],
                 env=_environment(folder),
                 text=True,
                 stdin=subprocess.PIPE,
