@@ -1,9 +1,9 @@
 """``RunConfig``: the flow's parameter, the recipe file, the dashboard's form and the command line, in one model."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from alignment.execution import Engine, Trainer
 from alignment.gate import Gate, PreferenceAccuracy, WinRate
@@ -17,6 +17,7 @@ from alignment.reward_contracts import refit_problems, reward_problems
 from alignment.rewards import Pairwise, RewardModel
 from alignment.sampling import Decoding, Independent, Sampler
 from alignment.score_maps import ScoreMap
+from alignment.secrets import secrets_in
 from alignment.selection import BestWorst, Selector, SeRA
 from alignment.selection_contracts import selection_problems
 from alignment.types import Strategy
@@ -102,6 +103,8 @@ class Replay(Strategy):
 class RunConfig(Strategy):
     """One run: rounds of sample, score, select, train, evaluate, decide."""
 
+    model_config = ConfigDict(hide_input_in_errors=True)  # which orchestrators log
+
     run: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
     rounds: PositiveInt = 3
     seed: NonNegativeInt = 0
@@ -141,6 +144,16 @@ class RunConfig(Strategy):
     replay: Replay = Replay()
     trainer: Trainer = Trainer()
     engine: Engine = Engine()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_secrets(cls, values: Any) -> Any:
+        if held := next(secrets_in(values), None):
+            raise ValueError(
+                f"{held} holds a secret, and a recipe is stored and shown: leave it out. Credentials come from the "
+                "environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, HF_TOKEN, the variable that label.key names)"
+            )
+        return values
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

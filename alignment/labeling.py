@@ -3,10 +3,18 @@
 import math
 import re
 from collections.abc import Sequence
-from typing import Annotated, Literal, NamedTuple, Self, assert_never
+from typing import Annotated, Any, Literal, NamedTuple, Self, assert_never
 
 import numpy as np
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from alignment.ensembles import by_disagreement, member_margins
 from alignment.errors import UserError
@@ -40,8 +48,8 @@ class LanguageJudge(Strategy):
     """
 
     type: Literal["judge"] = "judge"
-    url: str = Field(pattern=r"^https?://")
-    """Up to and without ``/chat/completions``."""
+    url: str = Field(pattern=r"^https?://[^?#\s]+$")
+    """Up to and without ``/chat/completions``; what a server wants beside the key cannot be asked for in an address."""
     model: str = Field(min_length=1)
     key: str | None = Field(default=None, pattern=r"^[A-Z][A-Z0-9_]*$")
     """Name of the environment variable that holds the key, never the key itself; None sends none."""
@@ -63,6 +71,13 @@ class LanguageJudge(Strategy):
     concurrency: PositiveInt = 4
     max_failure_rate: NonNegativeFloat = Field(default=0.05, le=1)
     """Share of pairs without a verdict above which the step fails."""
+
+    @field_validator("key", mode="before")
+    @classmethod
+    def _names_a_variable(cls, key: Any) -> Any:
+        if isinstance(key, str) and not re.fullmatch(r"[A-Z][A-Z0-9_]*", key):
+            raise ValueError("label.key names the environment variable that holds the key, in capitals, never the key")
+        return key
 
     @model_validator(mode="after")
     def _shows_all(self) -> Self:

@@ -100,7 +100,7 @@ def render(tokenizer: ChatTokenizer, prompt: Prompt) -> tuple[int, ...]:
 
     Raises UserError where the template refuses the conversation or leaves out what the user or the system says.
     """
-    return _encode(tokenizer, _prompt_render(tokenizer, prompt))
+    return encode(tokenizer, _prompt_render(tokenizer, prompt))
 
 
 def completion_ids(tokenizer: ChatTokenizer, prompt: Prompt, completion: str) -> tuple[int, ...]:
@@ -115,11 +115,11 @@ def completion_ids(tokenizer: ChatTokenizer, prompt: Prompt, completion: str) ->
     or where EOS does not end it exactly once.
     """
     prompt_render = _prompt_render(tokenizer, prompt)
-    full_render = _full_render(tokenizer, prompt, completion)
-    prompt_ids, full_ids = _encode(tokenizer, prompt_render), _encode(tokenizer, full_render)
-    if not full_render.startswith(prompt_render):
-        raise _no_prefix(tokenizer, prompt_ids, full_ids)
-    turn = full_render.removeprefix(prompt_render)
+    whole = full_render(tokenizer, prompt, completion)
+    prompt_ids, full_ids = encode(tokenizer, prompt_render), encode(tokenizer, whole)
+    if not whole.startswith(prompt_render):
+        raise no_prefix(tokenizer, prompt_ids, full_ids)
+    turn = whole.removeprefix(prompt_render)
     if completion.strip() not in turn:
         raise UserError(
             f"the chat template turns the completion {_short(completion)} into {_short(turn)}. "
@@ -128,30 +128,15 @@ def completion_ids(tokenizer: ChatTokenizer, prompt: Prompt, completion: str) ->
     if full_ids[: len(prompt_ids)] == prompt_ids:
         turn_ids = full_ids[len(prompt_ids) :]
     else:
-        turn_ids = _encode(tokenizer, turn)
+        turn_ids = encode(tokenizer, turn)
         if tokenizer.decode(list(prompt_ids + turn_ids)) != tokenizer.decode(list(full_ids)):
-            raise _no_prefix(tokenizer, prompt_ids, full_ids)
+            raise no_prefix(tokenizer, prompt_ids, full_ids)
     return _up_to_eos(tokenizer, turn_ids)
-
-
-def check_template(tokenizer: ChatTokenizer, prompt: Prompt, completion: str) -> None:
-    """Probe (c): the prompt's tokens are a prefix of prompt and completion, with one BOS, and EOS at the end.
-
-    ``completion`` should be a plain sentence: one that begins with white space may merge with the prompt's last
-    token, which is no fault of the template's. A BOS token that also opens or closes turns is counted only at the
-    start; a tokenizer that never begins a text with its BOS may have a template without one. Raises UserError.
-    """
-    prompt_ids = render(tokenizer, prompt)
-    full_ids = _encode(tokenizer, _full_render(tokenizer, prompt, completion))
-    if full_ids[: len(prompt_ids)] != prompt_ids:
-        raise _no_prefix(tokenizer, prompt_ids, full_ids)
-    completion_ids(tokenizer, prompt, completion)
-    _check_bos(tokenizer, prompt, prompt_ids)
 
 
 def _prompt_render(tokenizer: ChatTokenizer, prompt: Prompt) -> str:
     messages = conversation(prompt)
-    text = _apply(tokenizer, messages, add_generation_prompt=True)
+    text = applied(tokenizer, messages, add_generation_prompt=True)
     for message in messages:
         # earlier assistant turns may lose their reasoning by design; what is asked may not be lost
         if message.role != "assistant" and message.content.strip() not in text:
@@ -162,12 +147,14 @@ def _prompt_render(tokenizer: ChatTokenizer, prompt: Prompt) -> str:
     return text
 
 
-def _full_render(tokenizer: ChatTokenizer, prompt: Prompt, completion: str) -> str:
+def full_render(tokenizer: ChatTokenizer, prompt: Prompt, completion: str) -> str:
+    """The whole conversation as text, as the template writes it."""
     answered = (*conversation(prompt), Message(role="assistant", content=completion))
-    return _apply(tokenizer, answered, add_generation_prompt=False)
+    return applied(tokenizer, answered, add_generation_prompt=False)
 
 
-def _apply(tokenizer: ChatTokenizer, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+def applied(tokenizer: ChatTokenizer, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+    """What the template makes of messages. UserError where it refuses them."""
     from jinja2 import TemplateError  # comes with transformers' templates
 
     turns = [{"role": m.role, "content": m.content} for m in messages]
@@ -181,7 +168,8 @@ def _apply(tokenizer: ChatTokenizer, messages: Sequence[Message], *, add_generat
         ) from e
 
 
-def _encode(tokenizer: ChatTokenizer, text: str) -> tuple[int, ...]:
+def encode(tokenizer: ChatTokenizer, text: str) -> tuple[int, ...]:
+    """Token ids of text that a template wrote."""
     # the template has written BOS itself; a length warning would come before the context contract could speak
     return tuple(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
@@ -204,25 +192,8 @@ def _up_to_eos(tokenizer: ChatTokenizer, turn_ids: tuple[int, ...]) -> tuple[int
     return turn_ids[:end]
 
 
-def _check_bos(tokenizer: ChatTokenizer, prompt: Prompt, prompt_ids: tuple[int, ...]) -> None:
-    bos = tokenizer.bos_token_id
-    if bos is None:
-        return
-    opened = _encode(tokenizer, _apply(tokenizer, conversation(prompt), add_generation_prompt=False))
-    opens_turns = bos in prompt_ids[len(opened) :]
-    if bos == tokenizer.eos_token_id or opens_turns:
-        count = next((i for i, token in enumerate(prompt_ids) if token != bos), len(prompt_ids))
-    else:
-        count = prompt_ids.count(bos)
-    wants_one = tokenizer("a")["input_ids"][0] == bos
-    if count > 1 or (count == 0 and wants_one):
-        raise UserError(
-            f"the chat template gives {count} BOS ({tokenizer.bos_token}) where there should be one: the prompt's "
-            f"tokens are {_short_ids(prompt_ids)}. Write {{{{ bos_token }}}} once, at the template's start"
-        )
-
-
-def _no_prefix(tokenizer: ChatTokenizer, prompt_ids: tuple[int, ...], full_ids: tuple[int, ...]) -> UserError:
+def no_prefix(tokenizer: ChatTokenizer, prompt_ids: tuple[int, ...], full_ids: tuple[int, ...]) -> UserError:
+    """Where the two part, with the tokens of both."""
     both = zip(prompt_ids, full_ids, strict=False)  # the shorter may be a prefix of the longer
     at = next((i for i, (a, b) in enumerate(both) if a != b), min(len(prompt_ids), len(full_ids)))
     ours, theirs = prompt_ids[at : at + 6], full_ids[at : at + 6]
@@ -231,10 +202,6 @@ def _no_prefix(tokenizer: ChatTokenizer, prompt_ids: tuple[int, ...], full_ids: 
         f"prompt has {list(ours)} {_short(tokenizer.decode(list(ours)))}, prompt and completion have {list(theirs)} "
         f"{_short(tokenizer.decode(list(theirs)))}. Take a template whose assistant turns begin as that prompt ends"
     )
-
-
-def _short_ids(ids: tuple[int, ...]) -> str:
-    return f"[{', '.join(map(str, ids[:8]))}{', ...' if len(ids) > 8 else ''}]"
 
 
 def _short(text: str) -> str:

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -32,13 +33,26 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
             )
         status = arguments.call(arguments, overrides)
     except UserError as error:
-        print(f"ratchet: {error}", file=sys.stderr)
+        print(f"ratchet: {_one_line(str(error))}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
         print("ratchet: interrupted; the same command goes on from here", file=sys.stderr)
         status = 130
+    except Exception as error:
+        from infra.redaction import redact
+
+        redact(error)
+        traceback.print_exc()
+        status = 1
     sys.stdout.flush()
     sys.exit(status)
+
+
+def _one_line(text: str) -> str:
+    """Without secrets, and with nothing in it that a terminal would act on."""
+    from infra.redaction import redacted
+
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in redacted(" ".join(text.split())))
 
 
 def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:

@@ -42,7 +42,7 @@ def _in_store(sub: argparse.ArgumentParser, store: str) -> argparse.ArgumentPars
 def _show(arguments: argparse.Namespace, _: list[str]) -> int:
     from rich.console import Console
 
-    from tasks.history import read_run, read_runs
+    from tasks.history import failed_probes, read_run, read_runs
     from tasks.show import runs_text, show_text
 
     if arguments.run_name is None:
@@ -51,7 +51,8 @@ def _show(arguments: argparse.Namespace, _: list[str]) -> int:
         text = runs_text(runs, arguments.store)
     else:
         run = read_run(arguments.store, arguments.run_name)
-        shown, text = run.model_dump(mode="json"), show_text(run)
+        shown = run.model_dump(mode="json")
+        text = show_text(run, failed_probes(arguments.store, arguments.run_name))
     if arguments.json:
         print(json.dumps(shown, indent=1))
     else:

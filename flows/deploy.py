@@ -15,6 +15,7 @@ from prefect.types.entrypoint import EntrypointType
 
 from alignment.config import RunConfig
 from alignment.errors import UserError
+from infra.redaction import redacted
 
 ONE_AT_A_TIME = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
 """Runs of one deployment wait for each other: two at once would do the same work twice."""
@@ -102,7 +103,7 @@ def _server() -> str:
     server = f"{parts.scheme}://{parts.hostname}:{parts.port}" if parts.port else f"{parts.scheme}://{parts.hostname}"
     with get_client(sync_client=True) as client:
         if problem := client.api_healthcheck():
-            raise UserError(f"{server}: no Prefect server answers there ({problem}); start it, or set PREFECT_API_URL")
+            raise UserError(f"{server}: no Prefect server answers there ({redacted(str(problem))}); start it")
     return server
 
 

@@ -2,25 +2,41 @@
 
 import errno
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import fsspec
 from botocore.exceptions import BotoCoreError
 
 from alignment.errors import UserError
+from alignment.secrets import without_credentials
 from infra import conditional
+from infra.redaction import redacted
 
+CREDENTIALS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+)
 _s3_instances = threading.Lock()
 
 
 def parse(store: str) -> tuple[str, str]:
     """Protocol (``file``, ``memory`` or ``s3``) and root of a store's address. UserError when it is none."""
     protocol, separator, rest = store.partition("://")
+    marks = "[@:]" if protocol == "s3" else "@"  # no bucket has a colon, and a secret may hold a slash
+    if separator and protocol not in ("file", "local") and re.match(f"[^/]*{marks}", rest):
+        raise UserError(
+            f"store {protocol}://...: an address holds no credentials; give {protocol}://NAME/PREFIX, and set "
+            "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL"
+        )
     if not separator or protocol in ("file", "local"):
         path = rest if separator else store
         if not path:
@@ -38,8 +54,14 @@ def open_store(store: str) -> tuple[Any, str]:
     protocol, root = parse(store)
     if protocol == "s3":
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        if endpoint and without_credentials(endpoint) != endpoint:
+            raise UserError(
+                f"store {store}: AWS_ENDPOINT_URL holds credentials; take them out, and set AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY"
+            )
+        credentials = tuple(os.environ.get(name) for name in CREDENTIALS)
         with _s3_instances:
-            return _s3(os.getpid(), endpoint, os.environ.get("AWS_ACCESS_KEY_ID")), root
+            return _s3(os.getpid(), endpoint, credentials), root
     return _here(protocol), root
 
 
@@ -49,12 +71,14 @@ def _here(protocol: str) -> Any:
     return fsspec.filesystem(protocol, auto_mkdir=True) if protocol == "file" else fsspec.filesystem(protocol)
 
 
-@cache
-def _s3(process: int, endpoint: str | None, key_id: str | None) -> Any:
-    """One instance per process (its event loop does not survive a fork), endpoint and key, shared by all threads."""
+@lru_cache(maxsize=4)
+def _s3(process: int, endpoint: str | None, credentials: tuple[str | None, ...]) -> Any:
+    """One instance per process (its event loop does not survive a fork), endpoint and credentials of the environment,
+    shared by all threads. Credentials from elsewhere, such as a file, it reads anew when the server refuses them."""
+    from infra.renewing_s3 import RenewingS3  # half a second that a local store does not need
+
     addressing = {"s3": {"addressing_style": "path"}} if endpoint else {}  # bucket.localhost has no address
-    fs = fsspec.filesystem(
-        "s3",
+    fs = RenewingS3(
         endpoint_url=endpoint,
         use_listings_cache=False,
         skip_instance_cache=True,
@@ -92,7 +116,7 @@ def _reason(store: str, path: str, need: int, error: Exception) -> str:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return redacted(" ".join(str(error).split())) or type(error).__name__
 
 
 def _free(store: str) -> str:

@@ -10,6 +10,7 @@ import httpx
 
 from alignment.errors import UserError
 from alignment.labeling import JudgeFailure, LanguageJudge, Verdict, verdict_in
+from infra.redaction import redacted
 
 AGAIN = frozenset({408, 409, 425, 429, *range(500, 600)})
 """Statuses that another try may mend."""
@@ -94,16 +95,17 @@ def _asked(client: httpx.Client, judge: LanguageJudge, body: dict[str, object]) 
     except httpx.TimeoutException:
         return JudgeFailure("timeout", f"no answer within {judge.timeout:g} s")
     except httpx.TransportError as error:
-        return JudgeFailure("unreachable", f"{type(error).__name__}: {error}")
+        return JudgeFailure("unreachable", redacted(f"{type(error).__name__}: {error}"))
     if response.status_code in AGAIN:
         return JudgeFailure("status", f"status {response.status_code}")
     if response.status_code != 200:
         raise UserError(
-            f"judge {url} answered {response.status_code}: {' '.join(response.text.split())[:120]!r}. Check label.url, "
-            "label.model and the key"
+            f"judge {url} answered {response.status_code}: {' '.join(redacted(response.text).split())[:120]!r}. Check "
+            "label.url, label.model and the key"
         )
     try:
         text = response.json()["choices"][0]["message"]["content"]
     except (ValueError, KeyError, IndexError, TypeError) as error:
         return JudgeFailure("unreadable", f"{type(error).__name__}: {error}")
-    return text if isinstance(text, str) else JudgeFailure("unreadable", "the answer's content is no text")
+    # what is said of an unclear verdict is stored, and a server may echo what it was sent
+    return redacted(text) if isinstance(text, str) else JudgeFailure("unreadable", "the answer's content is no text")

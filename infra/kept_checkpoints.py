@@ -7,6 +7,7 @@ SHA-256, like everything else that is read from a store.
 
 import logging
 import os
+import re
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -24,6 +25,7 @@ from infra.train_checkpoint import newest
 from infra.train_data import METRICS, metrics_before
 
 KIND: Kind = "policy"
+_NAME = re.compile(r"checkpoint-([0-9]{8})\.json")
 
 
 class Kept(Record):
@@ -138,7 +140,7 @@ def _remove(store: str, recipe: str, step: int) -> None:
 
 def _steps(store: str, recipe: str) -> list[int]:
     names = storage.folders(store, objects.folder_of(KIND, recipe))
-    return [int(n.removeprefix("checkpoint-").removesuffix(".json")) for n in names if n.startswith("checkpoint-")]
+    return [int(found[1]) for name in names if (found := _NAME.fullmatch(name))]
 
 
 def _path(recipe: str, step: int) -> str:

@@ -8,10 +8,11 @@ from alignment.config import Train
 from alignment.errors import UserError
 from alignment.execution import Trainer
 from alignment.packing import TrainingGroup, check_loss
+from alignment.probes import Probe, ProbeFailed
 from alignment.types import Record
 from infra import ray_pool
 from infra.model_folder import context_length
-from infra.train_data import OUTCOME, ReloadProbe, StepMetrics, TrainJob, TrainOutcome, read_metrics, write_job
+from infra.train_data import OUTCOME, StepMetrics, TrainJob, TrainOutcome, read_metrics, write_job
 from infra.training_workers import open_workers, resources
 
 GRACE = 60.0
@@ -22,7 +23,8 @@ class TrainResult(Record):
     """A finished training job."""
 
     steps: tuple[StepMetrics, ...]
-    probe: ReloadProbe
+    probes: Mapping[str, Probe]
+    """By name: ``padding`` and ``reload``."""
     resumed_from: int
     seconds: float
     """From the call to the end."""
@@ -49,7 +51,7 @@ def run_training(
     optimiser step as it happens, in order, with those before a resumed checkpoint first.
 
     Raises UserError: nothing to train on, a sequence beyond the context, more workers than the cluster has, a loss
-    that is not finite, an export that does not reload, or ``trainer.timeout`` passed.
+    that is not finite, an export that does not reload, or ``trainer.timeout`` passed; ProbeFailed with its evidence.
     """
     began = time.monotonic()
     policy, out, scratch = policy.resolve(), out.resolve(), scratch.resolve()
@@ -64,10 +66,10 @@ def run_training(
         while not (workers.ended.wait(0.2) or (scratch / OUTCOME).exists() or time.time() > deadline + GRACE):
             reported = _report(scratch, reported, on_step)
         _report(scratch, reported, on_step)
-        outcome, probe = _outcome(scratch, workers.error, job)
+        outcome = _outcome(scratch, workers.error, job)
     return TrainResult(
         steps=tuple(read_metrics(scratch)),
-        probe=probe,
+        probes={probe.name: probe for probe in outcome.probes},
         resumed_from=outcome.resumed_from,
         seconds=time.monotonic() - began,
         phases=outcome.seconds,
@@ -102,14 +104,14 @@ def _report(scratch: Path, reported: int, on_step: Callable[[StepMetrics], None]
     return max(reported, len(steps))
 
 
-def _outcome(scratch: Path, error: BaseException | None, job: TrainJob) -> tuple[TrainOutcome, ReloadProbe]:
+def _outcome(scratch: Path, error: BaseException | None, job: TrainJob) -> TrainOutcome:
     """What the job came to, or why it did not."""
     path = scratch / OUTCOME
     outcome = TrainOutcome.model_validate_json(path.read_text()) if path.exists() else None
     if outcome is not None and outcome.error is not None:
-        raise UserError(outcome.error)
-    if outcome is not None and outcome.probe is not None:
-        return outcome, outcome.probe
+        raise ProbeFailed(outcome.error, outcome.evidence) if outcome.evidence else UserError(outcome.error)
+    if outcome is not None:
+        return outcome
     if time.time() > job.deadline:
         done = len(read_metrics(scratch))
         raise UserError(

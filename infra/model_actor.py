@@ -107,6 +107,7 @@ def read_model(head: Literal["causal", "classifier"], folder: Path, precision: P
         dtype=torch.float32 if precision == "float32" else torch.bfloat16,
         use_safetensors=True,
         local_files_only=True,
+        trust_remote_code=False,
         output_loading_info=True,
     )
     model, report = loaded

@@ -1,6 +1,7 @@
 """What a model folder must hold before an engine is asked to open it. Reads JSON and safetensors headers only."""
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,8 @@ from typing import Any
 from alignment.errors import UserError
 from alignment.goal_template import goal_template
 from alignment.types import Goal
-from infra.trees import PICKLED
+from infra.names import shown
+from infra.trees import PICKLED, check_no_pickle
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -22,6 +24,10 @@ TOKENIZER_FILES = (
     "merges.txt",
 )
 INDEX = "model.safetensors.index.json"
+SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,150}\.safetensors")
+CODE_CONFIGS = ("tokenizer_config.json", "generation_config.json")
+LONGEST_HEADER = 100_000_000
+"""Bytes; safetensors itself reads no longer one."""
 _LFS = b"version https://git-lfs"
 _CONTEXT_FIELDS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "n_ctx")
 
@@ -30,8 +36,8 @@ def model_files(folder: Path, *, trust_remote_code: bool = False) -> dict[str, P
     """The files that make the model, by name: config, weights and tokenizer, and its code where that is trusted.
 
     Other files of the folder (pickled twins, optimiser states, notes) are left behind. Raises UserError where weights
-    are missing, pickled, cut short or a Git LFS pointer, where there is no config or tokenizer, and where the folder
-    asks for its own code to be run.
+    are missing, pickled, cut short or a Git LFS pointer, where there is no config or tokenizer, where the folder asks
+    for its own code to be run, and for a name or a link that leads out of it.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give a transformers model directory")
@@ -52,7 +58,9 @@ def model_files(folder: Path, *, trust_remote_code: bool = False) -> dict[str, P
         names += sorted(path.name for path in folder.glob("*.py"))
     files = {name: folder / name for name in names}
     for path in files.values():
+        _check_inside(folder, path)
         _check_no_pointer(path)
+        check_no_pickle(path)
     return files
 
 
@@ -76,6 +84,15 @@ def context_length(folder: Path) -> int:
             if isinstance(part.get(field), int):
                 return part[field]
     raise UserError(f"{folder}/config.json tells no context length: add max_position_embeddings to it")
+
+
+def end_tokens(folder: Path) -> frozenset[int]:
+    """Tokens that the model's configurations name as ends of a completion; engines stop at any of them."""
+    named: list[Any] = []
+    for path in (folder / "config.json", folder / "generation_config.json"):
+        found = read_json(path).get("eos_token_id") if path.is_file() else None
+        named += found if isinstance(found, list) else [found]
+    return frozenset(token for token in named if isinstance(token, int))
 
 
 def write_goal_template(folder: Path, goal: Goal) -> None:
@@ -103,24 +120,43 @@ def parameters(files: Iterable[Path]) -> int:
 
 
 def safetensors_header(path: Path) -> dict[str, Any]:
-    """Tensors by name with dtype and shape. UserError where the file is cut short or no safetensors."""
+    """Tensors by name with dtype and shape. UserError where the file is cut short, no safetensors, a pickle under that
+    name, or where its header lies about what follows."""
     _check_no_pointer(path)
+    check_no_pickle(path)
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if not 0 < length <= size - 8:
+        if not 0 < length <= min(size - 8, LONGEST_HEADER):
             raise UserError(f"{path} ({size} bytes) is no safetensors file, or is cut short: get it again")
         try:
             header: dict[str, Any] = json.loads(file.read(length))
             header.pop("__metadata__", None)
             end = 8 + length + max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
-        except (ValueError, KeyError, TypeError, AttributeError) as e:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
             raise UserError(f"{path} has no readable safetensors header ({e}): get it again") from e
     if size != end:
         raise UserError(f"{path} has {size} bytes, its header says {end}: get it again")
     if not header:
         raise UserError(f"{path} holds no weights: save the model again")
+    _check_header(path)
+    if empty := [name for name, tensor in header.items() if 0 in tensor["shape"]]:
+        raise UserError(
+            f"{path}: {len(empty)} of {len(header)} tensors are empty, the first is {empty[0]}: saved without being "
+            "gathered (ZeRO-3). Save the model again with its whole weights"
+        )
     return header
+
+
+def _check_header(path: Path) -> None:
+    """safetensors' own reading of it: types, and bytes that are each of one tensor."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np"):
+            pass
+    except (SafetensorError, OSError) as e:
+        raise UserError(f"{path}: its header does not fit its bytes ({' '.join(str(e).split())}): get it again") from e
 
 
 def _weights(folder: Path) -> list[str]:
@@ -144,6 +180,8 @@ def _shards(folder: Path) -> list[str]:
     weight_map = read_json(folder / INDEX).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise UserError(f"{folder / INDEX} has no weight_map: save the model again")
+    if odd := [name for name in weight_map.values() if not isinstance(name, str) or not SHARD.fullmatch(name)]:
+        raise UserError(f"{folder / INDEX} names {shown(str(odd[0]))}, no safetensors file beside it: get it again")
     shards = sorted(set(weight_map.values()))
     missing = [shard for shard in shards if not (folder / shard).is_file()]
     if missing:
@@ -160,8 +198,25 @@ def _shards(folder: Path) -> list[str]:
 
 
 def _wants_code(folder: Path, config: dict[str, Any]) -> bool:
-    tokenizer = folder / "tokenizer_config.json"
-    return "auto_map" in config or (tokenizer.is_file() and "auto_map" in read_json(tokenizer))
+    beside = [path for name in CODE_CONFIGS if (path := folder / name).is_file()]
+    return any(_asks(value) for value in (config, *map(read_json, beside)))
+
+
+def _asks(value: Any) -> bool:
+    """Whether a configuration, or a part of it such as ``text_config``, names classes of its own."""
+    if isinstance(value, dict):
+        named = bool(value.get("auto_map")) or value.get("trust_remote_code") is True
+        return named or any(map(_asks, value.values()))
+    return isinstance(value, list) and any(map(_asks, value))
+
+
+def _check_inside(folder: Path, path: Path) -> None:
+    """A link may lead to another file of the folder, or from a snapshot of the hub's cache to its blobs."""
+    allowed = [folder.resolve()]
+    if folder.parent.name == "snapshots":
+        allowed.append((folder.parent.parent / "blobs").resolve())
+    if not any(path.resolve().is_relative_to(root) for root in allowed):
+        raise UserError(f"{path} is a link out of {folder}: put the file itself there")
 
 
 def _check_no_pointer(path: Path) -> None:

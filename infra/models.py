@@ -18,6 +18,7 @@ from infra.model_folder import (
     read_config,
     vocabulary_size,
 )
+from infra.redaction import redacted
 from infra.vocabulary import tokenizer_digest, tokenizer_parts
 
 ModelKind = Literal["policy", "reward_model"]
@@ -44,6 +45,8 @@ def adopt_model(store: str, source: Pretrained, kind: ModelKind) -> Artifact:
 def _adopt_folder(store: str, folder: Path, kind: ModelKind, source: Pretrained, origin: str) -> Artifact:
     files = model_files(folder, trust_remote_code=source.trust_remote_code)
     _check_kind(folder, kind)
+    if source.trust_remote_code:
+        _check_known(folder)
     _check_vocabulary(folder)
     digests = {name: objects.sha256_of(path) for name, path in files.items()}
     asked = artifacts.asked(kind, files=digests)
@@ -107,7 +110,7 @@ def _from_hub(source: Pretrained) -> Path:
         folder = Path(source.model)
         raise UserError(
             f"{source.model}{at} is no folder here{_nearest(folder)}, and the hub did not give it: "
-            f"{str(e).splitlines()[0]} Download it elsewhere and give the folder"
+            f"{redacted(str(e).splitlines()[0])} Download it elsewhere and give the folder"
         ) from e
 
 
@@ -128,6 +131,20 @@ def _check_kind(folder: Path, kind: ModelKind) -> None:
     classifiers = [name for name in named if name.endswith("ForSequenceClassification")]
     if kind == "policy" and classifiers:
         raise UserError(f"{folder} is a {classifiers[0]}, which cannot write: give a causal language model as policy")
+
+
+def _check_known(folder: Path) -> None:
+    """A model trusted with its code is opened by transformers' own class of its type: the code is stored, not run."""
+    # torch, which only such models cost
+    from transformers.models.auto.configuration_auto import (
+        CONFIG_MAPPING_NAMES,  # pyright: ignore[reportPrivateImportUsage]
+    )
+
+    if (own := read_config(folder).get("model_type")) not in CONFIG_MAPPING_NAMES:
+        raise UserError(
+            f"{folder}: transformers has no model of type {own!r}, and engines run no code of a model directory. "
+            "Give a model of a type that it has"
+        )
 
 
 def _check_vocabulary(folder: Path) -> None:

@@ -11,15 +11,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Protocol, TypeVar
 from uuid import uuid4
 
-from pydantic import AfterValidator, JsonValue, NonNegativeInt, ValidationError
+from pydantic import AfterValidator, JsonValue, NonNegativeInt, StringConstraints, ValidationError
 
 from alignment.errors import Conflict, UserError
 from alignment.types import Artifact, Kind, Record, canonical_json, digest_of
 from infra import storage
+from infra.names import is_plain, shown
 from infra.recipes import folder_of
 
 Facts = Mapping[str, JsonValue]
@@ -40,9 +41,14 @@ Digested = TypeVar("Digested", bound=HasDigest)
 
 def _inside(path: str) -> str:
     """A record may be someone else's: its paths must not lead out of the object, or out of the cache."""
-    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-        raise ValueError(f"{path!r} leads out of its object")
+    if not is_plain(path):
+        raise ValueError(f"{shown(path)} is no plain name of a file within its object")
     return path
+
+
+Recipe = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,200}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+"""Part of paths too, so a record that someone else wrote may hold nothing else there."""
 
 
 class StoredFile(Record):
@@ -50,15 +56,15 @@ class StoredFile(Record):
     """Relative to the object's folder."""
     size: NonNegativeInt
     """Bytes."""
-    sha256: str
+    sha256: Sha256
 
 
 class ObjectRecord(Record):
     """``record.json``: that an object exists, what it holds and how it came about."""
 
     kind: Kind
-    recipe: str
-    digest: str
+    recipe: Recipe
+    digest: Sha256
     parents: tuple[str, ...]
     facts: Facts
     row_type: str | None = None
@@ -79,7 +85,13 @@ def read_record(store: str, kind: Kind, recipe: str) -> ObjectRecord | None:
     """None when no such object was committed."""
     path = f"{folder_of(kind, recipe)}/record.json"
     data = storage.read(store, path)
-    return None if data is None else parsed(ObjectRecord, store, path, data)
+    if data is None:
+        return None
+    record = parsed(ObjectRecord, store, path, data)
+    if (record.kind, record.recipe) != (kind, recipe):
+        other = f"{record.kind}/{record.recipe}"
+        raise UserError(f"store {store}: {path} is the record of {other}, not of {kind}/{recipe}; remove it")
+    return record
 
 
 def find(store: str, kind: Kind, recipe: str) -> Artifact | None:
@@ -122,6 +134,8 @@ def artifact_of(store: str, record: ObjectRecord) -> Artifact:
 def write_files(store: str, kind: Kind, recipe: str, sources: Mapping[str, bytes | Path]) -> tuple[StoredFile, ...]:
     """Write data files under a key of this attempt alone, and see that they arrived."""
     attempt = f"data/{uuid4().hex}"
+    if odd := [name for name in sources if not is_plain(name)]:
+        raise UserError(f"{kind}/{recipe}: {shown(odd[0])} is no plain file name; give it one of ASCII letters")
     storage.write_all(store, f"{folder_of(kind, recipe)}/{attempt}", sources)
     files = tuple(described(f"{attempt}/{name}", source) for name, source in sorted(sources.items()))
     check_sizes(store, kind, recipe, files)

@@ -84,7 +84,8 @@ def worker_env(*, threads: int, alone: bool = False) -> dict[str, str]:
     waiting was worth a factor of ten in sampling on a busy machine. A process that has its cores ``alone`` spins, for a
     few milliseconds at most: steps of training took 172 ms on idle cores, where they took 326 without spinning.
     """
-    passed = {name: os.environ[name] for name in ("RATCHET_CACHE", "RATCHET_DEBUG") if name in os.environ}
+    names = ("RATCHET_CACHE", "RATCHET_CACHE_LIMIT", "RATCHET_DEBUG")
+    passed = {name: os.environ[name] for name in names if name in os.environ}
     return {
         "PYTHONPATH": os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH")))),
         "MALLOC_MMAP_THRESHOLD_": str(2**30),

@@ -14,7 +14,7 @@ from infra import artifacts
 from infra.scratch_job import Advance, in_worker
 
 if TYPE_CHECKING:
-    from infra.reward_objectives import Question
+    from infra.reward_objectives import Objective, Question
 
 
 class Labelled(Record):
@@ -65,15 +65,21 @@ def _job(
 ) -> Artifact:
     import torch
 
-    from infra.reward_learning import learn
+    from infra.reward_learning import learn, reload_probe
     from infra.reward_objectives import ranker, save, scalar_head
 
     torch.manual_seed(how.seed)  # a head that is made anew is drawn
     folder, device = artifacts.fetch_tree(start), "cuda" if gpu else "cpu"
-    objective = ranker(spec, folder, device) if isinstance(spec, Pairwise) else scalar_head(folder, device)
+
+    def opened(of: Path) -> "Objective":
+        return ranker(spec, of, device) if isinstance(spec, Pairwise) else scalar_head(of, device)
+
+    objective = opened(folder)
     questions = [question for of in labelled for question in _questions(of)]
     facts = learn(objective, questions, how, skip_bad_rows=skip_bad_rows, progress=advance)
     save(objective, folder, out)
+    probe = reload_probe(objective, opened(out), questions, f"the {kind_of(spec)} trained from {folder}")
+    facts["probes"] = {probe.name: probe.model_dump(mode="json")}
     parents = [start, *(artifact for of in labelled for artifact in (of.groups, of.pairs))]
     return artifacts.commit_tree(store, kind_of(spec), recipe, out, parents=parents, facts=facts, asked=asked)
 

@@ -8,8 +8,10 @@ import numpy as np
 from alignment.errors import UserError
 from alignment.metrics import paired_bootstrap
 from alignment.models import Trained
+from alignment.probes import Probe
 from alignment.splits import split_held_out
 from alignment.types import Dropped
+from infra import checks
 from infra.compared import Compared, PairOfRows, compared, joined
 from infra.reward_objectives import Objective, Question
 from infra.scratch import Progress, batches, fit, padded
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 RESAMPLES = 2000
+PROBED = 8
 
 
 def learn(
@@ -52,6 +55,21 @@ def learn(
         **_accuracy(objective, held_out, how),
         "dropped": [d.model_dump() for d in dropped],
     }
+
+
+def reload_probe(objective: Objective, again: Objective, questions: Sequence[Question], model: str) -> Probe:
+    """Probe (e): the saved model, opened ``again``, gives rows of the first questions what it gave when it was trained.
+    Raises ProbeFailed with both numbers."""
+    import torch
+
+    pairs = [pair for question in questions[:PROBED] for pair in objective.read(question)]
+    rows = [row for pair in pairs if not isinstance(pair, str) for row in pair][:PROBED]
+    with torch.inference_mode():
+        ours, theirs = (
+            _outputs(one, Compared(rows, [], [], [])).float().reshape(len(rows), -1).sum(dim=1).tolist()
+            for one in (objective, again)
+        )
+    return checks.check_reload(model, [(row[:-1], row[-1:]) for row in rows], ours, theirs, "float32")
 
 
 def _read(objective: Objective, question: Question, dropped: list[Dropped]) -> list[PairOfRows]:

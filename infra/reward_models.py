@@ -14,6 +14,7 @@ from alignment.rewards import Pairwise, RewardModel, Verifier
 from alignment.types import Candidate, Group, seed_of
 from infra.model_actor import Ids
 from infra.model_folder import context_length
+from infra.redaction import redacted
 from infra.vocabulary import tokenizer_digest
 from infra.weights import Model, folder_of
 
@@ -153,7 +154,7 @@ def verifier(config: Verifier) -> Measured:
         try:
             return float(function(group.prompt, candidate.text, **config.arguments))
         except Exception as e:  # whatever a user's function raises is the answer we record
-            return f"{type(e).__name__}: {e}"
+            return redacted(f"{type(e).__name__}: {e}")
 
     def measure(inputs: Sequence[Input], alone: bool) -> list[float]:
         raise TypeError("a verifier measures nothing")

@@ -108,7 +108,13 @@ def _classifier(start: Path) -> Any:
     if classifies and classes != 1:
         raise UserError(f"{start} tells {classes} classes apart, a reward model has one output: start from another")
     loaded: Any = AutoModelForSequenceClassification.from_pretrained(
-        start, num_labels=1, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
+        start,
+        num_labels=1,
+        dtype=torch.float32,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+        output_loading_info=True,
     )
     model, report = loaded
     body = f"{model.base_model_prefix}."

@@ -15,6 +15,7 @@ from pydantic import JsonValue
 
 from alignment.errors import UserError
 from infra import storage
+from infra.redaction import redacted
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")
 
@@ -66,7 +67,7 @@ def _content(path: str) -> bytes:
         folder, name = _split(path)
         data = storage.read(folder, name)
     except (OSError, ValueError, ImportError) as e:
-        raise UserError(f"{path} cannot be read: {' '.join(str(e).split())}. Check the address") from e
+        raise UserError(f"{path} cannot be read: {redacted(' '.join(str(e).split()))}. Check the address") from e
     if data is None:
         raise UserError(f"{path} does not exist{_nearest(folder, name)}")
     return data

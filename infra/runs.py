@@ -2,7 +2,6 @@
 the promoted policy."""
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,14 +10,15 @@ from pydantic import JsonValue, NonNegativeInt
 from alignment.errors import Conflict, UserError
 from alignment.types import Artifact, Kind, Record, canonical_json
 from infra import objects, storage
+from infra.names import LONGEST, is_run_name, shown
 
 
 class Pointer(Record):
     """Which object; not where, so that a store can be moved."""
 
     kind: Kind
-    recipe: str
-    digest: str
+    recipe: objects.Recipe
+    digest: objects.Sha256
 
 
 class Turn(Record):
@@ -77,12 +77,22 @@ def read_config(store: str, run: str) -> dict[str, JsonValue]:
     if data is None:
         known = ", ".join(list_runs(store)) or "none"
         raise UserError(f"store {store} has no run {run!r}; it has: {known}")
-    return json.loads(data)
+    try:
+        config = json.loads(data)
+    except ValueError:
+        config = None
+    if not isinstance(config, dict):
+        raise UserError(
+            f"store {store}: {_folder(run)}/config.json is damaged: it holds no JSON object; remove the run"
+        )
+    return config
 
 
 def list_runs(store: str) -> list[str]:
-    """Names of all claimed runs, sorted."""
+    """Names of all claimed runs, sorted. UserError for a folder that no run could have made."""
     names = storage.folders(store, "runs")
+    if odd := [name for name in names if not is_run_name(name)]:
+        raise UserError(f"store {store}: runs/ holds {shown(odd[0])}, which is no run's name; rename or remove it")
     return [name for name in names if storage.size(store, f"runs/{name}/config.json") is not None]
 
 
@@ -179,13 +189,15 @@ def _last(turns: tuple[Turn, ...]) -> str:
 
 
 def _folder(run: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", run):
-        raise UserError(f"run name {run!r}: use letters, digits, '.', '_' and '-'")
+    if not is_run_name(run):
+        raise UserError(
+            f"run name {shown(run)}: use up to {LONGEST} of a-z, A-Z, 0-9, '.', '_' and '-', a letter first"
+        )
     return f"runs/{run}"
 
 
 def _named(run: str, path: str) -> str:
-    if path in ("config", "promoted") or not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*", path):
+    if path in ("config", "promoted") or not all(is_run_name(part) for part in path.split("/")):
         raise ValueError(f"{path!r} cannot be a name within a run")
     return f"{_folder(run)}/{path}.json"
 

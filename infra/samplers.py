@@ -2,15 +2,16 @@
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from alignment.execution import Engine
+from alignment.probes import Probe
 from alignment.rendering import ChatTokenizer, completion_ids, load_tokenizer, render
 from alignment.sampling import Drawn, Request
 from alignment.types import Candidate, Failure, Group, Prompt
 from infra import checks, ray_pool
 from infra.model_actor import Precision
-from infra.model_folder import read_config
+from infra.model_folder import end_tokens, read_config
 from infra.replicas import Replicas
 from infra.training_stack import TrainingStack
 from infra.vllm_actor import Ask, Draw, Loaded, VllmActor, vllm_env
@@ -26,7 +27,7 @@ class Samplers:
     """An opened policy: replicas that hold the same weights, each held to the weight probe."""
 
     def __init__(self, engine: Engine, stack: TrainingStack):
-        self.probes: list[checks.Probe] = []
+        self.probes: list[Probe] = []
         """One per weight load."""
         self.loads: list[Loaded] = []
         self._engine, self._stack = engine, stack
@@ -42,6 +43,8 @@ class Samplers:
         self._model, self._stack, self.shape = model, stack, shape_of(folder)
         self._tokenizer = load_tokenizer(folder)
         self._vocabulary: int = read_config(folder)["vocab_size"]
+        self._eos = cast(int, self._tokenizer.eos_token_id)  # a tokenizer without one is not loaded
+        self._ends = end_tokens(folder) | {self._eos}
         self.probes, self.loads = [], []
         self._replicas.make_ready()
         self.context = min(load.context for load in self.loads)
@@ -49,7 +52,8 @@ class Samplers:
 
     def groups(self, requests: Sequence[Request]) -> list[Group]:
         """One group per request, unscored. A prompt that does not fit the context has no candidates and a failure
-        that says so; nothing is cut."""
+        that says so; nothing is cut. Raises ProbeFailed for a completion that stopped without EOS, or went on after.
+        """
         with self._rendering:  # the tokenizer is not for several threads
             prompt_ids = [render(self._tokenizer, r.prompt) for r in requests]
         refusals = [self._refusal(r, ids) for r, ids in zip(requests, prompt_ids, strict=True)]
@@ -58,7 +62,9 @@ class Samplers:
             for r, ids, refusal in zip(requests, prompt_ids, refusals, strict=True)
             if refusal is None
         ]
-        drawn = iter(self._replicas.call("sample", asks, what=_naming(requests)) if asks else ())
+        drawn_P: list[list[Draw]] = self._replicas.call("sample", asks, what=_naming(requests)) if asks else []
+        checks.check_ends(str(self._model), [draw for draws in drawn_P for draw in draws], self._ends, self._eos)
+        drawn = iter(drawn_P)
         return [
             Group(prompt=r.prompt, prompt_ids=ids, candidates=_candidates(next(drawn)))
             if refusal is None
@@ -131,7 +137,7 @@ class Samplers:
             [(prompt, trace.token_ids) for prompt, trace in zip(prompts, traces, strict=True)],
             precision=TRAINED_IN[self._engine.dtype],
         )
-        self.probes.append(checks.check_weights(str(self._model), traces, trained, self._engine))
+        self.probes.append(checks.check_weights(str(self._model), prompts, traces, trained, self._engine))
         self.loads.append(loaded)
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from alignment.ensembles import Floats, aggregated, standardised
+from alignment.probes import Probe
 from alignment.rewards import Ensemble, Implicit, Pairwise, ScalarHead, Verifier
 from alignment.types import Candidate, Failure, Group, Prompt
 from infra import checks
 from infra.reward_models import Input, Measured, Numbers, Outcome, RewardSource, implicit, pairwise, scalar, verifier
 
 PROBED = 4
-"""Inputs of a model's first batch that are scored alone as well."""
+"""Inputs of a model's first batch that are scored alone as well, and beside each other."""
 
 
 class Scorers:
@@ -28,8 +29,10 @@ class Scorers:
         policy: Path | None,
         seed: tuple[int | str, ...],
     ):
-        self.probes: dict[str, checks.Probe] = {}
-        """Probe (b) of each model, from its first batch."""
+        self.probes: dict[str, Probe] = {}
+        """Probe (b) of each model, from its first batch whose inputs differ in length, or from the last one before."""
+        self._padded: set[str] = set()
+        """Models whose probe saw padding."""
         self._reading = threading.Lock()
         self._ensembles = {name: s.config for name, s in rewards.items() if isinstance(s.config, Ensemble)}
         self._models = {
@@ -58,10 +61,26 @@ class Scorers:
             read_P_G = [model.read(_as_asked(group)) for group in groups]
         inputs = [item for read_G in read_P_G for item in read_G if isinstance(item, Input)]
         values = model.measure(inputs, False) if inputs else []
-        if inputs and name not in self.probes:
-            self.probes[name] = checks.check_scores(name, model.measure(inputs[:PROBED], True), values[:PROBED])
+        if inputs and name not in self._padded:
+            self.probes[name] = _probe(name, model, inputs, values)
+            self._padded |= {name} if len({_tokens(one) for one in inputs}) > 1 else set()
         measured = iter(values)
         return [[next(measured) if isinstance(item, Input) else item for item in read_G] for read_G in read_P_G]
+
+
+def _probe(name: str, model: Measured, inputs: Sequence[Input], values: Sequence[float]) -> Probe:
+    """Probe (b) on the shortest input, the longest and some between: alone, against their scores in the batch they came
+    in, and against a batch of just them, where the shortest is padded most."""
+    by_length = sorted(range(len(inputs)), key=lambda i: _tokens(inputs[i]))
+    places = np.linspace(0, len(inputs) - 1, min(PROBED, len(inputs))).round().astype(int).tolist()
+    probed = [by_length[place] for place in places]
+    chosen = [inputs[i] for i in probed]
+    alone, beside = model.measure(chosen, True), model.measure(chosen, False)
+    return checks.check_scores(name, chosen * 2, alone * 2, [values[i] for i in probed] + beside)
+
+
+def _tokens(one: Input) -> int:
+    return len(one.first) + len(one.second)
 
 
 def _open(

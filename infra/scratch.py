@@ -7,14 +7,17 @@ memory allocator.
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
 from alignment.errors import UserError
+from alignment.logprobs import Row, row_logprobs
 from alignment.models import Architecture, Scratch, Trained
+from alignment.probes import Probe
 from alignment.types import Message
 from alignment.worlds import Demonstration
+from infra.checks import check_reload
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +29,8 @@ Progress = Callable[[int, int, float], None]
 
 WARMUP = 0.05
 """Share of the steps over which the learning rate rises; it falls linearly to zero over the rest."""
+PROBED = 8
+"""Rows that a model is read back with."""
 ADAM_SHARE = 0.2
 """AdamW's learning rate for embeddings, heads and norms, as a share of Muon's."""
 
@@ -37,11 +42,11 @@ def train_policy(
     out: Path,
     *,
     progress: Progress,
-) -> None:
-    """Train a Llama on the assistant turns of demonstrations and save it to ``out`` with its tokenizer.
+) -> Probe:
+    """Train a Llama on the assistant turns of demonstrations and save it to ``out`` with its tokenizer, read back.
 
     Cross-entropy averaged over a batch's assistant tokens, EOS included. The same arguments and thread count give
-    the same weights. Raises UserError when a demonstration exceeds the context.
+    the same weights. Raises UserError when a demonstration exceeds the context, ProbeFailed as ``save`` does.
     """
     import torch
     from torch.nn import functional as F
@@ -58,7 +63,8 @@ def train_policy(
         return F.cross_entropy(model.lm_head(hidden).float(), ids_B_T[:, 1:][learn_B_T])
 
     fit(model, source, [len(ids) for ids, _ in rows], loss_of, progress)
-    save(model, tokenizer, out)
+    probed = [Row(ids[:1], ids[1:]) for ids, _ in rows[:PROBED]]
+    return save(model, tokenizer, out, lambda model: row_logprobs(model, probed), probed)
 
 
 def batches(lengths: Sequence[int], budget: int, rng: np.random.Generator) -> list[list[int]]:
@@ -206,6 +212,22 @@ def check_fit(lengths: Sequence[int], context: int, what: str) -> None:
         )
 
 
-def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast", out: Path) -> None:
+def save(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerFast",
+    out: Path,
+    numbers: "Callable[[Any], Tensor]",
+    rows: Sequence[Row],
+) -> Probe:
+    """Write both, and read the model back. Probe (e): ``numbers`` of a model, one per row, are those of the other.
+
+    Raises ProbeFailed with both.
+    """
+    import torch
+
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
+    with torch.no_grad():
+        again = type(model).from_pretrained(out, dtype=torch.float32, use_safetensors=True)
+        ours, theirs = (numbers(one).tolist() for one in (model, again))
+    return check_reload(f"the {type(model).__name__} trained here", rows, ours, theirs, "float32")

@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from alignment.execution import Engine
 from alignment.models import Scratch
+from alignment.probes import Probe
 from alignment.types import Artifact, Group
 from alignment.worlds import World
 from infra import artifacts
@@ -59,8 +60,8 @@ def _policy_job(
 
     opened = open_world(world)
     tokenizer = opened.tokenizer(source.architecture.context)
-    train_policy(opened.demonstrations(source.examples), tokenizer, source, out, progress=advance)
-    return artifacts.commit_tree(store, "policy", recipe, out, asked=asked)
+    probe = train_policy(opened.demonstrations(source.examples), tokenizer, source, out, progress=advance)
+    return artifacts.commit_tree(store, "policy", recipe, out, facts=_facts(probe), asked=asked)
 
 
 def _reward_job(
@@ -81,9 +82,13 @@ def _reward_job(
         pairs = open_world(world).labelled_pairs(source.examples)
     else:
         pairs = compared_pairs(world, artifacts.read_rows(labelled, Group), source.examples)
-    train_reward_model(pairs, artifacts.fetch_tree(policy), source, out, progress=advance)
+    probe = train_reward_model(pairs, artifacts.fetch_tree(policy), source, out, progress=advance)
     parents = [policy] if labelled is None else [policy, labelled]
-    return artifacts.commit_tree(store, "reward_model", recipe, out, parents=parents, asked=asked)
+    return artifacts.commit_tree(store, "reward_model", recipe, out, parents=parents, facts=_facts(probe), asked=asked)
+
+
+def _facts(probe: Probe) -> dict[str, JsonValue]:
+    return {"probes": {probe.name: probe.model_dump(mode="json")}}
 
 
 def in_worker(

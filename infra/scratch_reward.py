@@ -7,22 +7,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alignment.errors import UserError
+from alignment.logprobs import Row
 from alignment.models import Architecture, Scratch
+from alignment.probes import Probe
 from alignment.rendering import asked
 from alignment.types import Message, Prompt
 from alignment.worlds import LabelledPair
 from infra.compared import Ids, PairOfRows, bradley_terry, compared, joined
-from infra.scratch import Progress, check_fit, fit, padded, save, token_id, turns
+from infra.scratch import PROBED, Progress, check_fit, fit, padded, save, token_id, turns
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedTokenizerFast
+    from transformers import LlamaForSequenceClassification, PreTrainedTokenizerFast
 
 
 def train_reward_model(
     pairs: Sequence[LabelledPair], policy: Path, source: Scratch, out: Path, *, progress: Progress
-) -> None:
-    """Train a sequence classifier with one output, started from the policy's weights, and save it to ``out``.
+) -> Probe:
+    """Train a sequence classifier with one output, started from the policy's weights, and save it to ``out``, read
+    back.
 
     Loss: -log sigmoid(r(chosen) - r(rejected)), the Bradley-Terry likelihood, averaged over a batch's pairs; r is
     read at the last token of prompt + completion + EOS. Pairs of one prompt that follow each other go through the
@@ -44,13 +47,18 @@ def train_reward_model(
     _check_same_shape(source.architecture, model.config)
     pad = token_id(tokenizer, "pad")
 
+    def rewards_of(model: "LlamaForSequenceClassification", rows: Sequence[Ids]) -> "Tensor":
+        return model(padded(rows, pad)).logits.float().squeeze(-1)
+
     def loss_of(batch: Sequence[int]) -> "Tensor":
         both = joined(parts[i] for i in batch)
-        rewards = model(padded(both.rows, pad)).logits.float().squeeze(-1)
+        rewards = rewards_of(model, both.rows)
         return bradley_terry(rewards[both.chosen] - rewards[both.rejected], both.p)
 
     fit(model, source, [part.tokens for part in parts], loss_of, progress)
-    save(model, tokenizer, out)
+    probed = parts[0].rows[:PROBED]
+    rows = [Row(ids[:-1], ids[-1:]) for ids in probed]
+    return save(model, tokenizer, out, lambda model: rewards_of(model, probed), rows)
 
 
 def _rows(tokenizer: "PreTrainedTokenizerFast", prompt: Prompt, pairs: Iterable[LabelledPair]) -> Iterator[PairOfRows]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from alignment.errors import Conflict, UserError
+from alignment.secrets import without_credentials
 from alignment.types import digest_of
 
 if TYPE_CHECKING:
@@ -47,7 +48,9 @@ def _connect(address: str) -> "JobSubmissionClient":
     logging.getLogger("ray").setLevel(logging.WARNING)  # after the import, which sets it to tell of every request
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UserError(f"--address {address}: not a job server's address, such as http://127.0.0.1:8265")
+        raise UserError(
+            f"--address {without_credentials(address)}: not a job server's address, such as http://127.0.0.1:8265"
+        )
     try:
         port = parts.port or (443 if parts.scheme == "https" else 80)
         socket.create_connection((parts.hostname, port), timeout=10).close()  # the client itself waits for minutes

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from alignment.config import Train
 from alignment.execution import Trainer
 from alignment.packing import TrainingGroup
+from alignment.probes import Evidence, Probe
 from alignment.types import Record
 
 OUTCOME = "outcome.json"
@@ -70,27 +71,14 @@ class StepMetrics(Record):
     seconds: float
 
 
-class ReloadProbe(Record):
-    """Probe (e): sequences under the trainer's weights and under the exported model, read back from disk."""
-
-    trainer: tuple[float, ...]
-    """Summed log-probability of each sequence, in nats."""
-    reloaded: tuple[float, ...]
-    lengths: tuple[int, ...]
-    bound: float
-    """Largest difference that passes, in nats per token."""
-
-    @property
-    def worst(self) -> float:
-        """Largest difference, in nats per token."""
-        return max(abs(a - b) / n for a, b, n in zip(self.trainer, self.reloaded, self.lengths, strict=True))
-
-
 class TrainOutcome(Record):
-    """What the first worker leaves behind at the end: a probe, or an error that a user can mend."""
+    """What the first worker leaves behind at the end: probes that held, or an error that a user can mend."""
 
-    probe: ReloadProbe | None = None
+    probes: tuple[Probe, ...] = ()
+    """(d) before the first step, (e) after the export."""
     error: str | None = None
+    evidence: Evidence | None = None
+    """Where the error is a probe that failed."""
     resumed_from: int = 0
     """Optimiser steps that a checkpoint spared the last attempt."""
     seconds: Mapping[str, float] = {}

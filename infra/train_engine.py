@@ -104,7 +104,8 @@ def load_model(folder: Path, train: Train, **how: Any) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 
     dtype = torch.bfloat16 if train.precision == "bf16" else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, **how)
+    safely: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **safely, **how)
     if train.lora is None:
         return model
     from peft import LoraConfig, get_peft_model  # ten seconds, which only adapters are worth
@@ -118,7 +119,7 @@ def without_dropout(folder: Path) -> Mapping[str, float]:
     """Overrides that turn a policy's dropout off: its log-probabilities must be those that the reference's are."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(folder).to_dict()
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False).to_dict()
     named = {key: value for key, value in config.items() if "dropout" in key or key.endswith("pdrop")}
     return {key: 0.0 for key, value in named.items() if isinstance(value, float) and value > 0}
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from alignment.errors import UserError
 from alignment.packing import TrainingGroup, micro_batches, optimiser_steps
+from alignment.probes import ProbeFailed
 from infra.ray_pool import give_back_memory
 from infra.train_checkpoint import restore, resumable, save_checkpoint
 from infra.train_data import (
@@ -27,7 +28,8 @@ from infra.train_engine import (
     set_arithmetic,
     without_dropout,
 )
-from infra.train_export import export, reload_gives_same_logprobs
+from infra.train_export import export
+from infra.train_probes import padding_changes_no_logprob, reload_gives_same_logprobs
 from infra.train_step import train_step
 from infra.training_workers import orders
 
@@ -63,6 +65,8 @@ def train_worker(config: Mapping[str, Any]) -> None:
 def _run(job: TrainJob, groups: Sequence[TrainingGroup], scratch: Path, gang: Gang) -> None:
     try:
         outcome = train_in_gang(job, groups, scratch, gang)
+    except ProbeFailed as failed:
+        outcome = TrainOutcome(error=str(failed), evidence=failed.evidence)
     except UserError as error:
         outcome = TrainOutcome(error=str(error))
     if gang.rank == 0:
@@ -70,7 +74,8 @@ def _run(job: TrainJob, groups: Sequence[TrainingGroup], scratch: Path, gang: Ga
 
 
 def train_in_gang(job: TrainJob, groups: Sequence[TrainingGroup], scratch: Path, gang: Gang) -> TrainOutcome:
-    """The whole job as this member of the gang: load, resume, train, export, probe. The first member writes files.
+    """The whole job as this member of the gang: load, resume, probe, train, export, probe. The first member writes
+    files.
 
     Every member computes the same plan, since all of it follows from the groups, the seed and the gang's size.
     """
@@ -88,6 +93,7 @@ def train_in_gang(job: TrainJob, groups: Sequence[TrainingGroup], scratch: Path,
     first = checkpoint.resume(engine, gang) if checkpoint else 0
     if gang.rank == 0:
         rewind_metrics(scratch, first)
+    probes = [padding_changes_no_logprob(engine, job, groups)]
     loaded = time.monotonic()
     for number in range(first, len(plan)):
         shares = [[[groups[i] for i in batch] for batch in share] for share in plan[number]]
@@ -98,6 +104,6 @@ def train_in_gang(job: TrainJob, groups: Sequence[TrainingGroup], scratch: Path,
             save_checkpoint(engine, scratch, job, gang, step=number + 1)
     trained = time.monotonic()
     export(engine, job, gang)
-    probe = reload_gives_same_logprobs(engine, job, gang, groups)
+    probes += reload_gives_same_logprobs(engine, job, gang, groups)
     seconds = {"load": loaded - began, "steps": trained - loaded, "export": time.monotonic() - trained}
-    return TrainOutcome(probe=probe, resumed_from=first, seconds=seconds)
+    return TrainOutcome(probes=tuple(probes), resumed_from=first, seconds=seconds)

@@ -19,7 +19,7 @@ from alignment.execution import Trainer
 from alignment.types import Record
 from infra import ray_pool
 from infra.train_data import write_record
-from infra.trees import cache_folder
+from infra.tree_cache import cache_folder
 
 if TYPE_CHECKING:
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer

@@ -149,6 +149,7 @@ class VllmActor:
         return LLM(
             model=str(folder),
             dtype=engine.dtype,
+            load_format="safetensors",  # "auto" would open pickles where there is nothing else
             tensor_parallel_size=engine.tensor_parallel,
             distributed_executor_backend="mp" if engine.tensor_parallel > 1 else None,
             enforce_eager=True,

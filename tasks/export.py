@@ -30,10 +30,15 @@ def export_policy(store: str, run: str, folder: Path) -> Path:
     A policy trained on goals is exported with its serving goal in the chat template, so that whoever serves it asks
     for it.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists and is not an empty folder; name another one")
+    if not str(folder).isprintable():
+        raise UserError(f"{str(folder)!a} holds control characters; name another folder")
     policy = standing_policy(store, run)
-    shutil.copytree(artifacts.fetch_tree(policy), folder, dirs_exist_ok=True)
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"{folder} exists and is not an empty folder; name another one")
+        shutil.copytree(artifacts.fetch_tree(policy), folder, dirs_exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror or error}); name another folder") from error
     relabel = artifacts.read_config(store, run).get("relabel")
     if relabel is not None and artifacts.promoted(store, run) is not None:
         write_goal_template(folder, TypeAdapter(Relabel).validate_python(relabel).serving)

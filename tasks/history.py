@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import JsonValue
 
 from alignment.config import RunConfig
+from alignment.probes import Evidence
 from alignment.summary import InitialSummary, PolicyName, RoundSummary, RunSummary
 from alignment.types import Artifact, Record, RoundManifest, Step, StepNote
 from infra import artifacts, storage
@@ -12,7 +13,7 @@ from infra.objects import parsed
 from infra.recipes import folder_of
 from infra.run_files import Role, RunFile, manifest_path, run_files
 from infra.runs import Pointer
-from tasks.places import Place, note_path
+from tasks.places import Place, note_path, probes_path
 
 
 class NamedStep(Record):
@@ -22,17 +23,30 @@ class NamedStep(Record):
     note: StepNote
 
 
+class FailedProbe(Record):
+    """A probe that failed in a run, with what it had compared."""
+
+    folder: str
+    step: str
+    path: str
+    """In the store."""
+    evidence: Evidence
+    mended: bool
+    """Whether the step was made after all."""
+
+
 def write_manifest(at: Place, manifest: RoundManifest) -> RoundManifest:
     """The round's manifest, for good: this one, or the one that another driver wrote before."""
     path = manifest_path(at.run, at.folder)
     artifacts.put_once(at.store, path, manifest.model_dump_json(indent=1).encode())
-    return RoundManifest.model_validate_json(artifacts.read_bytes(at.store, path))
+    return parsed(RoundManifest, at.store, path, artifacts.read_bytes(at.store, path))
 
 
 def read_manifest(at: Place) -> RoundManifest | None:
     """None until the round is decided."""
-    data = storage.read(at.store, manifest_path(at.run, at.folder))
-    return None if data is None else RoundManifest.model_validate_json(data)
+    path = manifest_path(at.run, at.folder)
+    data = storage.read(at.store, path)
+    return None if data is None else parsed(RoundManifest, at.store, path, data)
 
 
 def read_manifests(store: str, run: str, *, before: int | None = None) -> list[RoundManifest]:
@@ -60,7 +74,7 @@ def read_steps(at: Place) -> dict[str, NamedStep]:
     it was made from, since clocks go back."""
     steps: dict[str, NamedStep] = {}
     for step in (name.removesuffix(".json") for name in storage.folders(at.store, f"{_folder(at)}/notes")):
-        note = StepNote.model_validate_json(storage.read_bytes(at.store, note_path(at, step)))
+        note = parsed(StepNote, at.store, path := note_path(at, step), storage.read_bytes(at.store, path))
         if artifact := artifacts.named(at.store, at.run, f"{at.folder}/{step}"):
             steps[step] = NamedStep(artifact=artifact, note=note)
     return _in_order(sorted(steps.items(), key=lambda item: item[1].note.finished))
@@ -95,6 +109,23 @@ def round_probes(at: Place) -> dict[str, JsonValue]:
     """What the engines' probes found in a round, by step."""
     probes = {name: step.artifact.facts.get("probes") for name, step in read_steps(at).items()}
     return {name: found for name, found in probes.items() if found}
+
+
+def failed_probes(store: str, run: str) -> list[FailedProbe]:
+    """In the order of the run's folders; empty where none failed."""
+    places = [Place(store=store, run=run, folder=folder) for folder in folders(store, run)]
+    return [_failed(at, name) for at in places for name in storage.folders(store, probes_path(at))]
+
+
+def _failed(at: Place, name: str) -> FailedProbe:
+    path, step = f"{probes_path(at)}/{name}", name.rpartition("-")[0]
+    return FailedProbe(
+        folder=at.folder,
+        step=step,
+        path=path,
+        evidence=parsed(Evidence, at.store, path, storage.read_bytes(at.store, path)),
+        mended=storage.size(at.store, note_path(at, step)) is not None,
+    )
 
 
 def read_run(store: str, run: str) -> RunSummary:

@@ -6,8 +6,9 @@ from typing import NamedTuple
 from alignment.config import PromptFile, RunConfig
 from alignment.errors import UserError
 from alignment.pair_rows import PairRow
-from alignment.rendering import ChatTokenizer, check_template, completion_ids, load_tokenizer, render
+from alignment.rendering import ChatTokenizer, completion_ids, load_tokenizer, render
 from alignment.splits import split_held_out
+from alignment.template_probe import check_template
 from alignment.types import Artifact, Candidate, Dropped, Group, PreferencePair, Prompt, Record, digest_of
 from infra import artifacts
 from infra.model_folder import context_length

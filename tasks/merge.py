@@ -7,7 +7,7 @@ from alignment.types import Artifact
 from infra import artifacts
 from infra.attempts import alone
 from infra.merging import merge_folders
-from infra.trees import cache_folder
+from infra.tree_cache import cache_folder
 from tasks.steps import Place, find_step, made, making, step_task
 
 PATIENCE = 3600.0

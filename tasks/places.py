@@ -19,3 +19,8 @@ class Place(Record):
 
 def note_path(at: Place, step: str) -> str:
     return run_files.note_path(at.run, at.folder, step)
+
+
+def probes_path(at: Place) -> str:
+    """Folder of what failed probes had compared."""
+    return f"runs/{at.run}/{at.folder}/probes"

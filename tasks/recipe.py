@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from alignment.config import RunConfig
 from alignment.errors import UserError
+from alignment.secrets import names_secret, without_credentials
 from infra import artifacts
 
 
@@ -97,7 +98,7 @@ def _assignments(overrides: Sequence[str]) -> Iterator[tuple[str, Any]]:
     words = iter(overrides)
     for word in words:
         if not word.startswith("--") or len(word) == 2:
-            raise UserError(f"{word}: not an override; write --train.loss.beta 0.05")
+            raise UserError(f"{word.partition('=')[0]}: not an override; write --train.loss.beta 0.05")
         path, equals, value = word[2:].partition("=")
         if not equals:
             value = next(words, None)
@@ -118,7 +119,7 @@ def _assign(values: dict[str, Any], path: str, value: Any) -> None:
     for parent in parents:
         inner = values.setdefault(parent, {})
         if not isinstance(inner, dict):
-            raise UserError(f"--{path}: {parent!r} is already {inner!r}, not a table")
+            raise UserError(f"--{path}: {parent!r} is already {without_credentials(repr(inner))}, not a table")
         values = inner
     values[last] = value
 
@@ -140,7 +141,8 @@ def _explain(error: ErrorDetails) -> str:
         near = difflib.get_close_matches(path[-1], names, n=1)
         way_out = f"did you mean {near[0]!r}?" if near else f"valid names: {', '.join(sorted(names))}"
         return f"unknown key {_dotted(path)!r}; {way_out}"
-    given = "" if error["type"] == "missing" else f" (got {error['input']!r})"
+    untold = error["type"] == "missing" or any(map(names_secret, path))
+    given = "" if untold else f" (got {without_credentials(repr(error['input']))})"
     message = error["msg"].removeprefix("Value error, ")
     return f"{_dotted(path)}: {message}{given}" if path and error["type"] != "value_error" else message
 

@@ -21,7 +21,7 @@ from alignment.report import (
 )
 from alignment.types import Artifact, Candidate, Dropped, Group, PreferencePair, RoundManifest
 from infra import artifacts
-from tasks.history import NamedStep, folders, read_manifests, read_run, read_steps
+from tasks.history import NamedStep, failed_probes, folders, read_manifests, read_run, read_steps
 from tasks.steps import Place
 
 EXAMPLES = 8
@@ -42,7 +42,7 @@ def report_data(store: str, run: str) -> ReportData:
         dropped=tuple(row for k, named in steps.items() for row in _dropped(k, named)),
         costs=tuple(_cost(k, name, step) for k, named in steps.items() for name, step in named.items()),
         curves=tuple(_curves(steps)),
-        probes=tuple(probe for k, named in steps.items() for probe in _probes(k, named)),
+        probes=(*(probe for k, named in steps.items() for probe in _probes(k, named)), *_failures(store, run)),
         artifacts=tuple(
             NamedArtifact(round=k, name=name, artifact=step.artifact)
             for k, named in steps.items()
@@ -166,6 +166,18 @@ def _curves(steps: Steps) -> Iterator[Curve]:
 def _train_log(policy: Artifact) -> list[dict[str, float]]:
     path = artifacts.fetch_tree(policy) / "train_log.json"
     return json.loads(path.read_text()) if path.exists() else []
+
+
+def _failures(store: str, run: str) -> Iterator[ProbeResult]:
+    for failed in failed_probes(store, run):
+        note = f"{failed.evidence.said}. What was compared: {failed.path}"
+        yield ProbeResult(
+            round=int(failed.folder.removeprefix("round-")) if failed.folder.startswith("round-") else None,
+            name=f"{failed.step}: {failed.evidence.probe}",
+            passed=False,
+            numbers=failed.evidence.numbers,
+            note=f"{note}. The step was made later." if failed.mended else note,
+        )
 
 
 def _probes(k: int | None, steps: Mapping[str, NamedStep]) -> Iterator[ProbeResult]:

@@ -9,20 +9,22 @@ from rich.text import Text
 
 from alignment.summary import RunSummary
 from tasks.headline import headline, remarks
+from tasks.history import FailedProbe
 from tasks.numbers import round_name
 from tasks.tables import Table, rounds_table, runs_table
 
 STYLES = {"promoted": "green", "rejected": "yellow"}
 
 
-def show_text(summary: RunSummary) -> RenderableType:
-    """A run: headline, one line per round, the gate's reasons, and where the policy lies."""
+def show_text(summary: RunSummary, failed: Sequence[FailedProbe] = ()) -> RenderableType:
+    """A run: headline, one line per round, the gate's reasons, probes that failed, and where the policy lies."""
     title = Text.assemble(("run ", "dim"), (summary.run, "bold"), ("  in ", "dim"), summary.store)
     said = Text("\n".join((headline(summary), *remarks(summary))))
     parts: list[RenderableType] = [title, said]
     if summary.rounds or summary.initial.metrics:
         parts += ["", rich_table(rounds_table(summary)), ""]
     parts += [_reasons(r.round, r.verdict, r.reasons) for r in summary.rounds if r.reasons]
+    parts += [_failure(probe) for probe in failed]
     if summary.policy:
         parts.append(Text.assemble(("policy ", "dim"), summary.policy.uri, overflow="fold"))
     return Group(*parts)
@@ -30,6 +32,14 @@ def show_text(summary: RunSummary) -> RenderableType:
 
 def _reasons(round: int, verdict: str, reasons: Sequence[str]) -> Text:
     return Text.assemble((round_name(round), "bold"), " ", (verdict, STYLES[verdict]), f": {'; '.join(reasons)}")
+
+
+def _failure(failed: FailedProbe) -> Text:
+    """What has been mended is told in one word more, and dimmed."""
+    named, style = f"{failed.folder} {failed.step}", "dim" if failed.mended else ""
+    mended = " and was made later" if failed.mended else ""
+    said = f" failed a probe{mended}: {failed.evidence.said}. What was compared: {failed.path}"
+    return Text.assemble((named, "bold"), said, style=style)
 
 
 def runs_text(runs: Sequence[RunSummary], store: str) -> RenderableType:

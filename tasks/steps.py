@@ -12,10 +12,13 @@ from typing import ParamSpec, TypeVar
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from alignment.probes import Evidence, ProbeFailed
 from alignment.types import Artifact, Kind, StepNote
 from infra import artifacts
+from infra.objects import sha256_of
+from infra.redaction import redact
 from tasks import console
-from tasks.places import Place, note_path
+from tasks.places import Place, note_path, probes_path
 
 
 class NotMade(Exception):
@@ -32,11 +35,21 @@ R = TypeVar("R")
 
 
 def step_task(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """A Prefect task that keeps no result, since the artifact store does; while planning, the plain function."""
+    """A Prefect task that keeps no result, since the artifact store does; while planning, the plain function. Prefect
+    stores what its errors say, so they hold no secret."""
 
     def wrap(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def without_secrets(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                return function(*args, **kwargs)
+            except Exception as error:
+                redact(error)
+                raise
+
         run_name = f"{name} {{at.folder}}" if "at" in inspect.signature(function).parameters else None
-        under_prefect = task(name=name, task_run_name=run_name, cache_policy=NO_CACHE, persist_result=False)(function)
+        decorate = task(name=name, task_run_name=run_name, cache_policy=NO_CACHE, persist_result=False)
+        under_prefect = decorate(without_secrets)
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -79,8 +92,16 @@ class Stopwatch:
 
 @contextmanager
 def making(at: Place, step: str) -> Iterator[Stopwatch]:
+    """Around the making of a step. What a probe that fails had compared is kept in the run's folder, and the error says
+    where."""
     console.making(at.folder, step)
-    yield Stopwatch()
+    try:
+        yield Stopwatch()
+    except ProbeFailed as failed:
+        if failed.evidence is None:
+            raise
+        kept = _keep(at, step, failed.evidence)
+        raise ProbeFailed(f"{failed}. What was compared is in {at.store}/{kept}") from failed
 
 
 def made(at: Place, step: str, artifact: Artifact, watch: Stopwatch) -> Artifact:
@@ -95,3 +116,11 @@ def _note(at: Place, step: str, artifact: Artifact, *, seconds: float, reused: b
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     note = StepNote(seconds=seconds, reused=reused, finished=now)
     artifacts.put_once(at.store, note_path(at, step), note.model_dump_json().encode())
+
+
+def _keep(at: Place, step: str, evidence: Evidence) -> str:
+    """Equal evidence is one file, however often the step fails."""
+    data = evidence.model_dump_json(indent=1).encode()
+    path = f"{probes_path(at)}/{step}-{sha256_of(data)[:12]}.json"
+    artifacts.put_once(at.store, path, data)
+    return path

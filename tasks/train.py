@@ -14,7 +14,7 @@ from infra.attempts import alone, new_attempt
 from infra.launch import TrainResult, run_training
 from infra.ray_pool import open_ray
 from infra.train_data import StepMetrics
-from infra.trees import cache_folder
+from infra.tree_cache import cache_folder
 from tasks import console
 from tasks.batches import Batch
 from tasks.steps import Place, find_step, made, making, step_task
@@ -104,7 +104,6 @@ def _training_groups(batch: Batch, references: Artifact) -> list[TrainingGroup]:
 
 
 def _facts(result: TrainResult, seconds: float) -> dict[str, Any]:
-    probe = result.probe
     return {
         "steps": len(result.steps),
         "first_loss": result.steps[0].loss,
@@ -114,5 +113,5 @@ def _facts(result: TrainResult, seconds: float) -> dict[str, Any]:
         "resumed_from": result.resumed_from,
         "engine_seconds": seconds,
         "phases": dict(result.phases),
-        "probes": {"reload": {"name": "reload", "worst": probe.worst, "bound": probe.bound}},
+        "probes": {name: probe.model_dump(mode="json") for name, probe in result.probes.items()},
     }

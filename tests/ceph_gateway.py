@@ -109,6 +109,10 @@ class CephGateway:
         """kill -9 of the gateway alone."""
         self._kill("radosgw")
 
+    def admin(self, *words: str) -> None:
+        """``radosgw-admin``, for users and keys beside the one that tests have."""
+        self._call("radosgw-admin", *words)
+
     def _create_user(self) -> None:
         """radosgw-admin now and then dies of a signal on a busy machine, before or after its work: ask, then repeat."""
         user = ("--uid=test", "--display-name=test", f"--access-key={KEY}", f"--secret-key={SECRET}")

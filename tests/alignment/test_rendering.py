@@ -1,5 +1,3 @@
-import importlib.util
-import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignment.errors import UserError
-from alignment.rendering import check_template, completion_ids, load_tokenizer, prompt_text, render
+from alignment.rendering import completion_ids, load_tokenizer, prompt_text, render
+from alignment.template_probe import check_template
 from alignment.types import Message, Prompt
 
 
@@ -41,7 +40,8 @@ def with_template(tokenizer, template):
 
 def test_loading_and_rendering_import_no_torch(tiny_tokenizer):
     program = (
-        "import sys; from pathlib import Path; from alignment.rendering import *; from alignment.types import *\n"
+        "import sys; from pathlib import Path; from alignment.rendering import *; "
+        "from alignment.template_probe import *; from alignment.types import *\n"
         f"t = load_tokenizer(Path({str(tiny_tokenizer)!r}))\n"
         "p = Prompt.of((Message(role='user', content='Say yes.'),))\n"
         "check_template(t, p, 'Yes.'); assert completion_ids(t, p, 'Yes.')\n"
@@ -192,48 +192,3 @@ def test_a_damaged_tokenizer_file_is_refused(tiny_tokenizer, tmp_path):
 def test_a_prompt_that_ends_with_the_assistant_is_refused(tokenizer):
     with pytest.raises(UserError, match="ends with the assistant's turn"):
         render(tokenizer, Prompt.of((Message(role="assistant", content="Hi."),)))
-
-
-def shipped_templates():
-    """Templates of real model families, where a library that ships them is installed."""
-    library = importlib.util.find_spec("trl")
-    folder = Path(library.submodule_search_locations[0]) / "chat_templates" if library else Path("/nowhere")
-    return sorted(folder.glob("*.jinja"))
-
-
-@pytest.mark.skipif(not shipped_templates(), reason="trl, which ships real chat templates, is not installed")
-def test_each_real_template_keeps_the_prompt_a_prefix_or_is_refused(tiny_tokenizer):
-    """Once with the markers as plain text, once as special tokens with EOS the marker that ends the turn."""
-    kept = {True: set(), False: set()}
-    for path in shipped_templates():
-        template = path.read_text()
-        for special in (False, True):
-            tokenizer = with_template(load_tokenizer(tiny_tokenizer), template)
-            if special:
-                take_markers(tokenizer, template)
-            for prompt in (ask("Say yes.", "Be brief."), TURNS):
-                try:
-                    check_template(tokenizer, prompt, "Yes.")
-                except UserError:
-                    continue
-                whole = render(tokenizer, prompt) + completion_ids(tokenizer, prompt, "Yes.")
-                assert "Yes." in tokenizer.decode(list(whole))
-                assert whole.count(tokenizer.eos_token_id) >= 1
-                assert whole[-1] == tokenizer.eos_token_id
-                kept[special].add(path.stem)
-    assert {"llama3", "qwen2_5", "qwen3", "gemma", "gptoss", "cohere", "lfm2"} <= kept[True]
-    assert not {"deepseek_r1_distill", "nemotron_3_nano", "glm4moe", "idefics3", "llava_next"} & kept[True]
-
-
-def take_markers(tokenizer, template):
-    markers = set(re.findall(r"<\|[^|<>\s]+\|>|<[^<>|\s][^<>\s]*>|<[^<>\s]+\|>|\[/?[A-Za-z]+\]", template))
-    tokenizer.add_special_tokens({"extra_special_tokens": sorted(markers)})
-    messages = [{"role": "user", "content": "Say yes."}, {"role": "assistant", "content": "Yes."}]
-    try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False)
-    except Exception:  # a template for pictures: the test is about its refusal
-        return
-    after = [text.split("Yes.", 1)[-1].find(m) for m in sorted(markers)]
-    ends = min(((at, m) for at, m in zip(after, sorted(markers), strict=True) if at >= 0), default=None)
-    if ends:
-        tokenizer.eos_token = ends[1]

@@ -75,4 +75,4 @@ def test_bf16_training_begins_at_log_two_lowers_the_loss_and_exports_what_it_tra
     )
     assert result.steps[0].loss == pytest.approx(math.log(2), abs=0.05)
     assert result.steps[-1].loss < result.steps[0].loss
-    assert result.probe.worst <= result.probe.bound
+    assert result.probes["reload"].worst <= result.probes["reload"].bound

@@ -84,7 +84,8 @@ def test_training_begins_at_log_two_and_lowers_the_loss(undisturbed):
     assert result.steps[0].loss == pytest.approx(math.log(2), abs=1e-5)
     assert result.steps[0].margin == pytest.approx(0, abs=1e-4)
     assert result.steps[-1].loss < 0.5
-    assert result.probe.worst <= result.probe.bound
+    assert result.probes.keys() == {"padding", "reload"}
+    assert result.probes["reload"].worst <= result.probes["reload"].bound
 
 
 def test_the_exported_folder_has_the_tokenizer_and_the_keys_of_the_policy(undisturbed, launch, tiny_policy):

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from model_copies import adopt, edit, own_code, save_sharded
+from odd_names import ODD_NAMES
 
 from alignment.errors import UserError
-from infra.model_folder import context_length, safetensors_header
+from infra.model_folder import context_length, model_files, safetensors_header
 
 
 @pytest.fixture
@@ -87,6 +89,23 @@ def own_tokenizer_code(folder):
     edit(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["own.Own", None]})
 
 
+def nested_code(folder):
+    edit(folder / "config.json", text_config={"auto_map": {"AutoModel": "own.Own"}})
+
+
+def asks_to_be_trusted(folder):
+    edit(folder / "config.json", trust_remote_code=True)
+
+
+def own_generation_code(folder):
+    (folder / "generation_config.json").write_text('{"auto_map": {"GenerationConfig": "own.Own"}}')
+
+
+def a_link_out(folder):
+    (folder.parent / "secret").write_text("mine")
+    (folder / "merges.txt").symlink_to(folder.parent / "secret")
+
+
 def a_classifier(folder):
     edit(folder / "config.json", architectures=["LlamaForSequenceClassification"])
 
@@ -125,6 +144,10 @@ def no_context(folder):
         (a_classifier, "is a LlamaForSequenceClassification, which cannot write"),
         (too_few_embeddings, "as id 300, its model only 300 embeddings"),
         (no_context, "tells no context length: add max_position_embeddings"),
+        (nested_code, r"\(auto_map\) runs Python code of its own"),
+        (asks_to_be_trusted, r"\(auto_map\) runs Python code of its own"),
+        (own_generation_code, r"\(auto_map\) runs Python code of its own"),
+        (a_link_out, "merges.txt is a link out of"),
     ],
 )
 def test_a_folder_that_is_no_whole_model_is_refused_in_one_line(store, policy, damage, reason):
@@ -145,3 +168,82 @@ def test_context_is_read_from_each_familys_field(tiny_policy, policy):
 
 def test_a_header_lists_the_tensors(tiny_policy):
     assert safetensors_header(tiny_policy / "model.safetensors")["lm_head.weight"]["shape"] == [384, 32]
+
+
+@pytest.mark.parametrize("name", [*ODD_NAMES.values(), "sub/model.safetensors", "model.bin", 3])
+def test_an_index_names_files_beside_it_and_no_others(store, policy, name):
+    """Else a file of anywhere would be read, and be written to anywhere in the store."""
+    save_sharded(policy)
+    edit(policy / "model.safetensors.index.json", weight_map={"lm_head.weight": name})
+    with pytest.raises(UserError, match=r"index\.json names '.*', no safetensors file beside it") as refused:
+        adopt(store, policy)
+    assert str(refused.value).isprintable()
+    assert not Path(store).exists()
+
+
+def test_links_within_the_folder_and_into_the_hubs_cache_are_followed(policy, tmp_path):
+    """The hub's cache keeps files as blobs, and a snapshot's names as links to them."""
+    (policy / "merges.txt").symlink_to("config.json")
+    assert "merges.txt" in model_files(policy)
+    snapshot, blobs = tmp_path / "models--a--b" / "snapshots" / "0f", tmp_path / "models--a--b" / "blobs"
+    shutil.copytree(policy, blobs)
+    snapshot.mkdir(parents=True)
+    for blob in blobs.iterdir():
+        (snapshot / blob.name).symlink_to(blob)
+    assert model_files(snapshot).keys() == model_files(policy).keys()
+
+
+@pytest.fixture
+def lying(policy):
+    """Puts a header of one's own before the weights."""
+
+    def write(header: bytes | dict[str, object], data: bytes = b"\0" * 64) -> Path:
+        told = header if isinstance(header, bytes) else json.dumps(header).encode()
+        (policy / "model.safetensors").write_bytes(len(told).to_bytes(8, "little") + told + data)
+        return policy
+
+    return write
+
+
+def tensor(**changes: object) -> dict[str, object]:
+    return {"dtype": "F32", "shape": [4, 4], "data_offsets": [0, 64], **changes}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"a": tensor(shape=[4, 5])},
+        {"a": tensor(shape=[2, 4])},
+        {"a": tensor(dtype="F99")},
+        {"a": tensor(dtype="F64")},
+        {"a": tensor(shape=[-4, -4])},
+        {"a": tensor(shape="all")},
+        {"a": tensor(shape=[2**62, 2**62])},
+        {"a": tensor(data_offsets=[0, 128])},
+        {"a": tensor(data_offsets=[-64, 64])},
+        {"a": tensor(data_offsets=[64, 0])},
+        {"a": tensor(data_offsets="0")},
+        {"a": tensor(), "b": tensor()},
+        {"a": tensor(shape=[2, 4], data_offsets=[32, 64])},
+        {"a": {"dtype": "F32"}},
+        {"a": 3},
+        {"__metadata__": {"format": "pt"}},
+        b"{}",
+        b"[]",
+        b"{",
+        b'{"a": ' * 20_000,
+    ],
+)
+def test_a_header_that_lies_is_told_in_one_line(store, lying, header):
+    folder = lying(header)
+    with pytest.raises(UserError, match=r"model\.safetensors") as refused:
+        adopt(store, folder)
+    assert str(refused.value).isprintable()
+    assert not Path(store).exists()
+
+
+@pytest.mark.parametrize("length", [0, 2**32, 2**63])
+def test_a_header_longer_than_the_file_is_told_in_one_line(store, policy, length):
+    (policy / "model.safetensors").write_bytes(length.to_bytes(8, "little") + b"{}" * 100)
+    with pytest.raises(UserError, match=r"is no safetensors file, or is cut short"):
+        adopt(store, policy)

@@ -139,7 +139,7 @@ def test_a_hub_id_is_taken_from_the_hub_with_its_revision(store, tiny_policy, tm
     """The download is replaced by the layout the hub's cache has on disk: links into a folder of blobs."""
     snapshot = tmp_path / "hub" / "snapshots" / "0123abc"
     snapshot.mkdir(parents=True)
-    for path in tiny_policy.iterdir():
+    for path in Path(shutil.copytree(tiny_policy, tmp_path / "hub" / "blobs")).iterdir():
         (snapshot / path.name).symlink_to(path)
     asked = {}
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda model, **wanted: asked.update(wanted) or snapshot)

@@ -151,10 +151,11 @@ def exports(bench: Bench, train: Train, trainer: Trainer, name: str) -> dict[str
     """What a finished job's exported model says, read back with plain transformers."""
     outcome = bench.job(name, train, trainer)
     steps = read_metrics(bench.folder / name)
+    probes = {probe.name: probe for probe in outcome.probes}
     keys = bench.weights(name).keys() == load_file(bench.given.policy / "model.safetensors").keys()
     return {
-        "worst": outcome.probe.worst if outcome.probe else -1.0,
-        "bound": outcome.probe.bound if outcome.probe else -1.0,
+        "worst": probes["reload"].worst,
+        "bound": probes["reload"].bound,
         "first_loss": steps[0].loss,
         "last_loss": steps[-1].loss,
         "same_keys": keys,

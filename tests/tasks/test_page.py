@@ -2,11 +2,13 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from odd_runs import odd_reports
 from page_reading import Page
+from pydantic import BaseModel
 from report_runs import CONFIG, whole_report, whole_summary
 
 from alignment.report import ReportData, RoundAnswer, StepCost
@@ -14,6 +16,7 @@ from alignment.summary import interval_of
 from tasks.numbers import MEASURES, MISSING, bounds, duration, number
 from tasks.report_page import StepTotal, render_report, step_totals
 from tasks.svg import VARIABLES
+from tasks.tables import tables_markdown
 from tasks.toml_text import toml_text
 
 REPORTS = {"whole": whole_report(), **odd_reports()}
@@ -70,6 +73,43 @@ def test_texts_of_the_run_are_escaped(pages: dict[str, str]):
     assert "<b>bad</b>" not in hostile
     assert "مرحبا بالعالم 🎉" in hostile
     assert hostile.count('dir="auto"') > 5
+
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'><svg onload=alert(3)>${alert(4)}{{ 7 * 191 }}]]>"
+
+
+def hostile_everywhere(value, at: str = ""):
+    """The same data with every free text of it hostile: names, reasons, prompts, answers, addresses, configuration."""
+    match value:
+        case str():
+            return value if at in ("verdict", "measure", "direction", "role", "kind") else f"{value}{HOSTILE}"
+        case BaseModel():
+            fields = {name: hostile_everywhere(getattr(value, name), name) for name in type(value).model_fields}
+            return value.model_construct(**fields)
+        case Mapping():
+            keep = at in ("metrics", "numbers")
+            return {
+                key if keep else f"{key}{HOSTILE}": inner if keep else hostile_everywhere(inner, at)
+                for key, inner in value.items()
+            }
+        case tuple() | list():
+            return type(value)(hostile_everywhere(inner, at) for inner in value)
+    return value
+
+
+def test_no_text_of_a_run_becomes_a_tag_an_attribute_or_a_template():
+    page = render_report(hostile_everywhere(whole_report()))
+    for mark in ("<script>alert", "<img src=x", "<svg onload", "1337"):
+        assert mark not in page
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") > 100
+    assert not any(key.startswith("on") for _, attrs in Page(page).tags for key in attrs)
+    assert len([tag for tag, _ in Page(page).tags]) == len([tag for tag, _ in Page(render_report(whole_report())).tags])
+
+
+def test_no_text_of_a_run_becomes_a_tag_in_the_dashboards_tables():
+    for table in tables_markdown(hostile_everywhere(whole_report())).values():
+        assert "<script" not in table
+        assert "<img" not in table
 
 
 def test_the_same_data_give_the_same_bytes(pages: dict[str, str]):
