@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 _USER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s@'\"]+@")
+_BUCKET = re.compile(r"(s3://)[^/\s:@'\"]+:[^\s@'\"]*@")
+"""A secret key may hold a slash, and no bucket's name a colon."""
 _SIGNED = re.compile(
     r"([?&](?:X-Amz-(?:Signature|Credential|Security-Token)|Signature|sig|(?:access_|auth_)?token|(?:api_?)?key|"
     r"password|secret)=)[^&\s'\"]+",
@@ -15,7 +17,7 @@ _NAMED = re.compile(r"(?:^|[_-])(?:api_?key|access_?key|secret|token|password|pa
 
 def without_credentials(text: str) -> str:
     """The text with ``user:password@`` and signed parameters taken out of the addresses in it."""
-    return _SIGNED.sub(r"\1***", _USER.sub(r"\1***@", text))
+    return _SIGNED.sub(r"\1***", _USER.sub(r"\1***@", _BUCKET.sub(r"\1***@", text)))
 
 
 def names_secret(field: str) -> bool:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from alignment.errors import UserError
 from alignment.execution import Engine
+from alignment.secrets import without_credentials
+from infra.redaction import redacted
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -150,9 +152,9 @@ def _connect(address: str) -> None:
         _knock(address)
         ray.init(address=address, **_quiet())
     except (OSError, RuntimeError, ValueError) as e:
-        reason = " ".join(str(e).split())
+        reason = redacted(" ".join(str(e).split()))
         raise UserError(
-            f"engine.address = {address!r}: no Ray cluster answers there ({reason[:200]}). Start one with "
+            f"engine.address = {without_credentials(address)!r}: no Ray cluster answers there ({reason[:200]}). Start one with "
             "`ray start --head`, or leave the address out to run on this machine"
         ) from e
 

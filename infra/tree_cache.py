@@ -9,6 +9,7 @@ import fcntl
 import os
 import re
 import shutil
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ _UNITS = {"": 1} | {
     for power, letter in enumerate("KMGT", start=1)
     for unit, base in (("B", 1000), ("IB", 1024))
 }
+_holding = threading.Lock()
 _held: OrderedDict[Path, IO[bytes]] = OrderedDict()
 
 
@@ -97,9 +99,15 @@ def _sizes(trees: Path) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for entry in trees.iterdir() if trees.is_dir() else ():
         digest = entry.name.lstrip(".").partition(".")[0]
-        files = [path for path in entry.rglob("*") if path.is_file()]
-        sizes[digest] = sizes.get(digest, 0) + sum(path.stat().st_size for path in files)
+        sizes[digest] = sizes.get(digest, 0) + sum(map(_bytes, entry.rglob("*")))
     return sizes
+
+
+def _bytes(path: Path) -> int:
+    """0 for folders, and for what a process without a limit has just moved into place."""
+    with suppress(FileNotFoundError):
+        return path.stat().st_size if path.is_file() else 0
+    return 0
 
 
 def _removed(digest: str) -> bool:
@@ -122,15 +130,16 @@ def _last_used(digest: str) -> float:
 
 def _hold(lock: Path) -> None:
     """Hold a tree, and let the one go that this process asked for longest ago."""
-    if lock not in _held:
-        file = lock.open("ab")
-        fcntl.flock(file, fcntl.LOCK_SH)
-        _held[lock] = file
-    _held.move_to_end(lock)
-    now = time.time_ns()  # finer than what the kernel would note by itself
-    os.utime(lock, ns=(now, now))
-    while len(_held) > HELD:
-        _held.popitem(last=False)[1].close()
+    with _holding:
+        if lock not in _held:
+            file = lock.open("ab")
+            fcntl.flock(file, fcntl.LOCK_SH)
+            _held[lock] = file
+        _held.move_to_end(lock)
+        now = time.time_ns()  # finer than what the kernel would note by itself
+        os.utime(lock, ns=(now, now))
+        while len(_held) > HELD:
+            _held.popitem(last=False)[1].close()
 
 
 @contextmanager

@@ -100,7 +100,8 @@ def _prompts(
 
     with making(at, step) as watch:
         reader = _reader(policy, room)
-        check_template(reader.tokenizer, prompts[0], "A plain sentence")
+        for prompt in {tuple(m.role for m in p.messages): p for p in reversed(prompts)}.values():
+            check_template(reader.tokenizer, prompt, "A plain sentence")  # the first of each order of turns
         refused = {p.id: why for p in prompts if (why := reader.too_long(p, room))}
         _refuse(refused, config.skip_bad_rows, len(prompts))
         fitting = [p for p in prompts if p.id not in refused]

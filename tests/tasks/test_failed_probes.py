@@ -137,3 +137,19 @@ def thinking(policy: Path, at: Place) -> Path:
         template.read_text().replace("'<|assistant|>' }}{% endif %}", "'<|assistant|><think>' }}{% endif %}")
     )
     return folder
+
+
+def test_every_order_of_turns_is_looked_at(at: Place, tiny_policy: Path):
+    """The template takes a lone question, and goes astray where the system speaks first."""
+    config = parse_config(RECIPE, ["--store", at.store], where="r", run="r")
+    folder = thinking(tiny_policy, at)
+    template = folder / "chat_template.jinja"
+    template.write_text(template.read_text().replace("<|assistant|><think>' }}", "<|assistant|>' + hint }}"))
+    hint = "{% set hint = '<think>' if messages[0]['role'] == 'system' else '' %}"
+    template.write_text(hint + template.read_text())
+    policy = artifacts.commit_tree(at.store, "policy", "p1", folder)
+    alone = Prompt.of((Message(role="user", content="Say yes."),))
+    led = Prompt.of((Message(role="system", content="Be brief."), Message(role="user", content="Say yes.")))
+    inputs._prompts(config, policy, [alone], "prompts", (), at)
+    with pytest.raises(ProbeFailed, match="no prefix of the whole"):
+        inputs._prompts(config, policy, [alone, alone, led], "held-out", (), at)
