@@ -11,12 +11,13 @@ compare-and-swap. The parts: ``recipes``, ``objects`` (records), ``rows``, ``tre
 ``sweep`` look at a store as a whole.
 """
 
-from infra.objects import ObjectRecord, StoredFile, find, read_record, record_of, store_of
+from infra.objects import ObjectRecord, find, read_record, record_of, store_of
 from infra.recipes import asked, recipe_of
 from infra.rows import Shard, commit_rows, commit_shard, commit_shards, find_shard, read_rows, read_shard
 from infra.runs import Promotion, claim_run, list_runs, name, named, promote, promoted, read_config
 from infra.storage import put_once, read_bytes
 from infra.store_probe import check_store
+from infra.stored_files import StoredFile
 from infra.trees import commit_tree, fetch_tree
 
 __all__ = [

@@ -20,7 +20,7 @@ from pydantic import NonNegativeInt
 from alignment.errors import UserError
 from alignment.types import Kind, Record
 from infra import objects, storage
-from infra.objects import StoredFile
+from infra.stored_files import StoredFile, described, verify
 from infra.train_checkpoint import newest
 from infra.train_data import METRICS, metrics_before
 
@@ -85,7 +85,7 @@ def keep(store: str, recipe: str, folder: Path, step: int) -> None:
     path, attempt = _path(recipe, step), f"checkpoints/{uuid4().hex}"
     sources = {file.name: file for file in sorted(folder.iterdir())}
     storage.write_all(store, f"{objects.folder_of(KIND, recipe)}/{attempt}", sources)
-    files = tuple(objects.described(f"{attempt}/{name}", source) for name, source in sources.items())
+    files = tuple(described(f"{attempt}/{name}", source) for name, source in sources.items())
     objects.check_sizes(store, KIND, recipe, files)
     if not storage.put_once(store, path, objects.record_json(Kept(step=step, files=files))):
         storage.remove(store, f"{objects.folder_of(KIND, recipe)}/{attempt}")  # another driver was first
@@ -111,7 +111,7 @@ def fetch(store: str, recipe: str, scratch: Path) -> int | None:
         for file in kept.files:
             to, at = aside / Path(file.path).name, f"{objects.folder_of(KIND, recipe)}/{file.path}"
             storage.download(store, at, to)
-            objects.verify(file, to, f"store {store}: {at}", f"remove {path} to begin the training anew")
+            verify(file, to, f"store {store}: {at}", f"remove {path} to begin the training anew")
         os.replace(aside / METRICS, scratch / METRICS)
         aside.rename(scratch / f"checkpoint-{step}")
     finally:

@@ -19,6 +19,7 @@ from infra.model_folder import (
     vocabulary_size,
 )
 from infra.redaction import redacted
+from infra.stored_files import sha256_of
 from infra.vocabulary import tokenizer_digest, tokenizer_parts
 
 ModelKind = Literal["policy", "reward_model"]
@@ -48,7 +49,7 @@ def _adopt_folder(store: str, folder: Path, kind: ModelKind, source: Pretrained,
     if source.trust_remote_code:
         _check_known(folder)
     _check_vocabulary(folder)
-    digests = {name: objects.sha256_of(path) for name, path in files.items()}
+    digests = {name: sha256_of(path) for name, path in files.items()}
     asked = artifacts.asked(kind, files=digests)
     recipe = digest_of(asked)
     if found := artifacts.find(store, kind, recipe):

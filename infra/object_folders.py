@@ -9,8 +9,9 @@ from pydantic import BaseModel, ValidationError
 from alignment.errors import UserError
 from infra import objects
 from infra.listing import Found, listing, read_all
-from infra.objects import ObjectRecord, StoredFile
+from infra.objects import ObjectRecord
 from infra.recipes import is_key
+from infra.stored_files import StoredFile
 
 Parents = Mapping[str, tuple[str, ...]]
 """What each object was made from, by ``kind/recipe``."""

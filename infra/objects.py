@@ -5,23 +5,22 @@ Readers believe only records, so a killed writer leaves litter and never half an
 is one object; other work under the same recipe is a ``Conflict``. Everything read is held to size and SHA-256.
 """
 
-import hashlib
-import subprocess
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
-from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Protocol, TypeVar
+from typing import Protocol, TypeVar
 from uuid import uuid4
 
-from pydantic import AfterValidator, JsonValue, NonNegativeInt, StringConstraints, ValidationError
+from pydantic import JsonValue, ValidationError
 
 from alignment.errors import Conflict, UserError
 from alignment.types import Artifact, Kind, Record, canonical_json, digest_of
 from infra import storage
+from infra.code_version import code_version
 from infra.names import is_plain, shown
 from infra.recipes import folder_of
+from infra.stored_files import Recipe, Sha256, StoredFile, described
 
 Facts = Mapping[str, JsonValue]
 Parents = Sequence[Artifact | str]
@@ -31,32 +30,16 @@ Asked = Mapping[str, JsonValue] | None
 Read = TypeVar("Read", bound=Record)
 
 
+PUT_BACK_SECONDS = 20.0
+"""How long a sweep may take to put back a record that it took away in the moment its object was named."""
+
+
 class HasDigest(Protocol):
     @property
     def digest(self) -> str: ...
 
 
 Digested = TypeVar("Digested", bound=HasDigest)
-
-
-def _inside(path: str) -> str:
-    """A record may be someone else's: its paths must not lead out of the object, or out of the cache."""
-    if not is_plain(path):
-        raise ValueError(f"{shown(path)} is no plain name of a file within its object")
-    return path
-
-
-Recipe = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,200}$")]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-"""Part of paths too, so a record that someone else wrote may hold nothing else there."""
-
-
-class StoredFile(Record):
-    path: Annotated[str, AfterValidator(_inside)]
-    """Relative to the object's folder."""
-    size: NonNegativeInt
-    """Bytes."""
-    sha256: Sha256
 
 
 class ObjectRecord(Record):
@@ -100,9 +83,20 @@ def find(store: str, kind: Kind, recipe: str) -> Artifact | None:
     return None if record is None else artifact_of(store, record)
 
 
+def await_record(store: str, kind: Kind, recipe: str) -> ObjectRecord | None:
+    """The record of an object that something refers to, so that one that is missing may be about to be put back.
+
+    None when it was not there for ``PUT_BACK_SECONDS``.
+    """
+    deadline = time.monotonic() + PUT_BACK_SECONDS
+    while (record := read_record(store, kind, recipe)) is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return record
+
+
 def record_of(artifact: Artifact) -> ObjectRecord:
     """Its record. UserError when it is gone, or describes other data than this artifact's digest."""
-    record = read_record(store_of(artifact), artifact.kind, artifact.recipe)
+    record = await_record(store_of(artifact), artifact.kind, artifact.recipe)
     if record is None or record.digest != artifact.digest:
         found = "nothing" if record is None else f"digest {record.digest}"
         raise UserError(f"{artifact.uri}: expected digest {artifact.digest}, found {found}; run again to make it anew")
@@ -198,59 +192,3 @@ def same(found: Digested | None, digest: str, store: str, what: str) -> Digested
 
 def record_json(record: Record) -> bytes:
     return canonical_json(record.model_dump(mode="json")).encode()
-
-
-def verify(file: StoredFile, source: bytes | Path | None, at: str, remedy: str) -> None:
-    """UserError when the bytes, or the file on this machine, are not what the record says; None is a missing file."""
-    if source is None or (isinstance(source, Path) and not source.is_file()):
-        differs = difference(file, None, None)
-    else:
-        size = _size(source)
-        differs = difference(file, size, sha256_of(source) if size == file.size else None)
-    if differs is not None:
-        expected, found = differs
-        raise UserError(f"{at} was changed since it was committed (expected {expected}, found {found}); {remedy}")
-
-
-def difference(file: StoredFile, size: int | None, sha256: str | None) -> tuple[str, str] | None:
-    """What the record says of a file and what was found, where these differ; a file without a size is missing, and
-    one of another size needs no SHA-256."""
-    if size is None:
-        return f"{file.size} bytes", "nothing"
-    if size != file.size:
-        return f"{file.size} bytes", f"{size} bytes"
-    return None if sha256 == file.sha256 else (f"sha256 {file.sha256}", f"sha256 {sha256}")
-
-
-def sha256_of(source: bytes | Path) -> str:
-    if isinstance(source, bytes):
-        return hashlib.sha256(source).hexdigest()
-    with source.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def described(path: str, source: bytes | Path) -> StoredFile:
-    """What a record says of a file."""
-    return StoredFile(path=path, size=_size(source), sha256=sha256_of(source))
-
-
-def _size(source: bytes | Path) -> int:
-    return len(source) if isinstance(source, bytes) else source.stat().st_size
-
-
-@cache
-def code_version() -> str:
-    """The installed version, with the commit where the code runs from a checkout."""
-    try:
-        version = metadata.version("ratchet-align")
-    except metadata.PackageNotFoundError:
-        version = "not installed"
-    root = Path(__file__).parents[1]
-    if not (root / ".git").exists():
-        return version
-    describe = ["git", "-C", str(root), "describe", "--always", "--dirty"]
-    try:
-        commit = subprocess.run(describe, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return version
-    return f"{version} at {commit}"

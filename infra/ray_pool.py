@@ -154,8 +154,8 @@ def _connect(address: str) -> None:
     except (OSError, RuntimeError, ValueError) as e:
         reason = redacted(" ".join(str(e).split()))
         raise UserError(
-            f"engine.address = {without_credentials(address)!r}: no Ray cluster answers there ({reason[:200]}). Start one with "
-            "`ray start --head`, or leave the address out to run on this machine"
+            f"engine.address = {without_credentials(address)!r}: no Ray cluster answers there ({reason[:200]}). "
+            "Start one with `ray start --head`, or leave the address out to run on this machine"
         ) from e
 
 

@@ -11,8 +11,9 @@ from pydantic import JsonValue, NonNegativeInt, ValidationError
 from alignment.errors import UserError
 from alignment.types import Artifact, Kind, Record
 from infra import objects, storage, tables
-from infra.objects import Asked, Parents, StoredFile
+from infra.objects import Asked, Parents
 from infra.recipes import folder_of
+from infra.stored_files import StoredFile, verify
 from infra.tables import Row
 
 
@@ -169,7 +170,7 @@ def _read(store: str, kind: Kind, recipe: str, file: StoredFile, row_type: type[
     folder = folder_of(kind, recipe)
     at = f"store {store}: {folder}/{file.path}"
     data = storage.read(store, f"{folder}/{file.path}")
-    objects.verify(file, data, at, f"remove {folder} to make it anew")
+    verify(file, data, at, f"remove {folder} to make it anew")
     assert data is not None
     try:
         return tables.from_parquet(data, row_type)

@@ -11,14 +11,15 @@ from alignment.errors import Conflict, UserError
 from alignment.types import Artifact, Kind, Record, canonical_json
 from infra import objects, storage
 from infra.names import LONGEST, is_run_name, shown
+from infra.stored_files import Recipe, Sha256
 
 
 class Pointer(Record):
     """Which object; not where, so that a store can be moved."""
 
     kind: Kind
-    recipe: objects.Recipe
-    digest: objects.Sha256
+    recipe: Recipe
+    digest: Sha256
 
 
 class Turn(Record):
@@ -103,10 +104,10 @@ def name(store: str, run: str, path: str, artifact: Artifact) -> None:
     store does not hold the object, or was swept of it in this moment: then there is no such name afterwards.
     """
     pointer = _pointer(artifact)
-    _follow(store, pointer)
+    _standing(store, pointer)
     if storage.put_once(store, _named(run, path), objects.record_json(pointer)):
         try:
-            _follow(store, pointer)  # a sweep that did not see the name has taken the record away by now
+            _standing(store, pointer)  # a sweep that did not see the name has taken the record away by now
         except UserError:
             storage.remove(store, _named(run, path))
             raise
@@ -140,7 +141,7 @@ def promote(store: str, run: str, artifact: Artifact, round: int, expected: Prom
     if expected is not None and round <= expected.round:
         raise ValueError(f"round {round} cannot follow round {expected.round}: the ratchet only moves forward")
     wanted = Promotion.after(expected, artifact, round)
-    _follow(store, _pointer(artifact))
+    _standing(store, _pointer(artifact))
     after, path = wanted.turns(), f"{_folder(run)}/promoted.json"
     data = objects.record_json(after)
     for _ in range(5):
@@ -169,11 +170,20 @@ def _promotion(store: str, turns: tuple[Turn, ...]) -> Promotion:
 
 
 def _follow(store: str, pointer: Pointer) -> Artifact:
-    artifact = objects.find(store, pointer.kind, pointer.recipe)
-    if artifact is None or artifact.digest != pointer.digest:
-        found = "is not there" if artifact is None else f"has digest {artifact.digest}"
+    """What a pointer that is in the store points to."""
+    return _held(store, pointer, objects.await_record(store, pointer.kind, pointer.recipe))
+
+
+def _standing(store: str, pointer: Pointer) -> Artifact:
+    """What a pointer that nobody else can see yet points to, so that nobody puts it back either."""
+    return _held(store, pointer, objects.read_record(store, pointer.kind, pointer.recipe))
+
+
+def _held(store: str, pointer: Pointer, record: objects.ObjectRecord | None) -> Artifact:
+    if record is None or record.digest != pointer.digest:
+        found = "is not there" if record is None else f"has digest {record.digest}"
         raise UserError(f"store {store}: {_told(pointer)} {found}; run again to make it anew")
-    return artifact
+    return objects.artifact_of(store, record)
 
 
 def _pointer(artifact: Artifact) -> Pointer:

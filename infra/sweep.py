@@ -12,8 +12,9 @@ What is promised, and why it holds:
   act first and look afterwards, so at least one of them sees the other: a sweep takes the records away, then looks
   for new references and new records, and puts back what has one; a run writes its name, then looks for the record
   (``runs.name``), and a run that declares an object whole from shards it found looks for their records after it has
-  written its own (``rows.commit_shards``). Only what was listed before is removed, and of that only what those records
-  spoke of or what is old itself: what another writer puts into the folder stays.
+  written its own (``rows.commit_shards``). Who reads in between waits for what is put back
+  (``objects.await_record``). Only what was listed before is removed, and of that only what those records spoke of or
+  what is old itself: what another writer puts into the folder stays.
 - Objects go before those they were made from, so that one that is put back has lost nothing.
 
 A store knows only its own runs: a configuration elsewhere that gives a model of this store by its address protects

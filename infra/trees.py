@@ -13,8 +13,9 @@ from alignment.errors import UserError
 from alignment.types import Artifact, Kind, digest_of
 from infra import objects, storage
 from infra.names import is_plain, shown
-from infra.objects import Asked, ObjectRecord, Parents, StoredFile
+from infra.objects import Asked, ObjectRecord, Parents
 from infra.recipes import folder_of
+from infra.stored_files import StoredFile, sha256_of, verify
 from infra.tree_cache import room_for, tree_folder
 
 PICKLED = frozenset(
@@ -43,7 +44,7 @@ def commit_tree(
     nothing at all.
     """
     sources = _files(folder)
-    digest = digest_of({name: objects.sha256_of(source) for name, source in sources.items()})
+    digest = digest_of({name: sha256_of(source) for name, source in sources.items()})
     if found := objects.find(store, kind, recipe):
         return objects.same(found, digest, store, f"{kind}/{recipe}")
     files = objects.write_files(store, kind, recipe, sources)
@@ -151,7 +152,7 @@ def _download(store: str, record: ObjectRecord, folder: Path) -> None:
 def _verify(record: ObjectRecord, folder: Path, remedy: str) -> None:
     for file in record.files:
         path = folder / _within(record, file)
-        objects.verify(file, path, str(path), remedy)
+        verify(file, path, str(path), remedy)
 
 
 def _within(record: ObjectRecord, file: StoredFile) -> Path:

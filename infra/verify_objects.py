@@ -11,8 +11,9 @@ from alignment.errors import UserError
 from alignment.types import SCHEMA_VERSION, Record, digest_of
 from infra import objects, storage, tables
 from infra.listing import Found, sha256_at
-from infra.objects import ObjectRecord, StoredFile
+from infra.objects import ObjectRecord
 from infra.rows import Shard
+from infra.stored_files import StoredFile, difference, sha256_of
 
 _SHARD = re.compile(r"shard-\d+\.json")
 _ROW_TYPES: Mapping[str, type[Record]] = {row_type.__name__: row_type for row_type in tables.SCHEMAS}
@@ -106,9 +107,9 @@ class Check:
             sha256 = sha256_at(self.store, path, file.size)
         else:
             data = storage.read(self.store, path)
-            sha256 = None if data is None else objects.sha256_of(data)
+            sha256 = None if data is None else sha256_of(data)
         size = None if found is None else found.size
-        if differs := objects.difference(file, size, sha256):
+        if differs := difference(file, size, sha256):
             self.tell(file.path, *differs, remedy=self.anew(shard))
             return _Reading(None)
         return _Reading(sha256, None if data is None else self._rows(file, data, row_type))

@@ -9,9 +9,9 @@ from pydantic import JsonValue
 from alignment.ensembles import standard_of
 from alignment.rewards import Ensemble, RewardModel
 from alignment.types import Artifact, Group, Record
-from infra.objects import sha256_of
 from infra.reward_job import Labelled
 from infra.reward_models import RewardSource
+from infra.stored_files import sha256_of
 
 
 class Judge(Record):

@@ -15,8 +15,8 @@ from prefect.cache_policies import NO_CACHE
 from alignment.probes import Evidence, ProbeFailed
 from alignment.types import Artifact, Kind, StepNote
 from infra import artifacts
-from infra.objects import sha256_of
 from infra.redaction import redact
+from infra.stored_files import sha256_of
 from tasks import console
 from tasks.places import Place, note_path, probes_path
 

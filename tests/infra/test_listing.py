@@ -6,7 +6,8 @@ import boto3
 import pytest
 
 from alignment.errors import UserError
-from infra import listing, objects, storage
+from infra import listing, storage
+from infra.stored_files import sha256_of
 
 FILES = {"a/x": b"one", "a/b/y": b"three", "a/.z.tmp": b"", "ab/w": b"outside"}
 
@@ -33,7 +34,7 @@ def test_files_are_read_in_order_and_one_that_is_not_there_is_none(filled: str):
 
 def test_a_digest_made_in_blocks_is_that_of_the_whole(filled: str, monkeypatch):
     monkeypatch.setattr(listing, "BLOCK", 2)
-    assert listing.sha256_at(filled, "a/b/y", 5) == objects.sha256_of(b"three")
+    assert listing.sha256_at(filled, "a/b/y", 5) == sha256_of(b"three")
     assert listing.sha256_at(filled, "a/none", 5) is None
 
 

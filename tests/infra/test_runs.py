@@ -6,7 +6,7 @@ import pytest
 
 from alignment.errors import Conflict, UserError
 from alignment.types import Artifact, Dropped
-from infra import artifacts, storage
+from infra import artifacts, objects, storage
 
 
 def policy(store: str, name: str) -> Artifact:
@@ -77,7 +77,8 @@ def test_a_name_stays_within_its_run(store, path):
         artifacts.name(store, "a", path, policy(store, "p1"))
 
 
-def test_a_name_whose_object_is_gone_is_told(store):
+def test_a_name_whose_object_is_gone_is_told(store, monkeypatch):
+    monkeypatch.setattr(objects, "PUT_BACK_SECONDS", 0.1)
     artifacts.name(store, "a", "x", policy(store, "p1"))
     storage.remove(store, "objects/policy/p1")
     with pytest.raises(UserError, match=r"policy/p1 .* is not there"):

@@ -11,6 +11,7 @@ from small_runs import SmallRun, small_run
 from alignment.errors import UserError
 from alignment.types import Dropped, digest_of
 from infra import artifacts, listing, objects, storage, tables, verify
+from infra.stored_files import sha256_of
 from infra.verify import Verified
 from infra.verify_objects import check_object
 
@@ -215,4 +216,4 @@ def test_a_large_file_is_read_in_blocks(tmp_path: Path, monkeypatch):
 
 
 def verify_digest(content: bytes) -> str:
-    return digest_of({"model.safetensors": objects.sha256_of(content)})
+    return digest_of({"model.safetensors": sha256_of(content)})

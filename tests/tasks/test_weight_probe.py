@@ -69,7 +69,9 @@ def test_a_reload_of_tied_embeddings_ends_the_step_and_leaves_both_sides_numbers
     assert (kept.folder, kept.step, kept.evidence.probe) == ("round-000", "generate", "weights")
     assert kept.evidence.numbers["worst"] > 100 * WEIGHT_BOUNDS["float32"][0]
     for row in kept.evidence.compared:
-        assert len(row["sampler_decoded"]) == len(row["sampler_prefilled"]) == len(row["training_stack"]) == PROBE_TOKENS
+        assert (
+            len(row["sampler_decoded"]) == len(row["sampler_prefilled"]) == len(row["training_stack"]) == PROBE_TOKENS
+        )
     assert read_steps(at) == {}
     assert storage.folders(store, "objects") == ["policy", "prompts"]
 
