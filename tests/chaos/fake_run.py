@@ -20,6 +20,7 @@ from faults import Effects, injected
 from alignment.config import RunConfig
 from alignment.execution import Engine
 from alignment.packing import TrainingGroup
+from alignment.probes import Probe
 from alignment.sampling import Drawn, Request
 from alignment.summary import RunSummary
 from alignment.types import Artifact, Candidate, Group, Prompt, SequenceLogprobs, digest_of
@@ -28,7 +29,7 @@ from flows.plan import finished
 from infra import tables, trees
 from infra.launch import TrainResult
 from infra.tokenizing import byte_level
-from infra.train_data import ReloadProbe, StepMetrics
+from infra.train_data import StepMetrics
 from tasks import console, generate, logprobs, report, train
 from tasks.recipe import parse_config
 
@@ -199,8 +200,8 @@ def _run_training(
         step=0, steps=1, loss=0.5, accuracy=1.0, margin=1.0, chosen_drift=0.5, rejected_drift=-0.5, grad_norm=1.0,
         learning_rate=1e-4, pairs=len(groups), tokens=100, seconds=0.25,
     )  # fmt: skip
-    probe = ReloadProbe(trainer=(-1.0,), reloaded=(-1.0,), lengths=(4,), bound=1e-4)
-    return TrainResult(steps=(step,), probe=probe, resumed_from=0, seconds=0.25, phases={"steps": 0.25})
+    probe = Probe(name="reload", worst=0.0, mean=0.0, bound=1e-4, count=1)
+    return TrainResult(steps=(step,), probes={"reload": probe}, resumed_from=0, seconds=0.25, phases={"steps": 0.25})
 
 
 def _described(folder: Path) -> dict[str, Any]:

@@ -3,11 +3,14 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import pytest
 from faults import Effects, Fault, Killed, injected
 from fsspec.implementations.local import LocalFileSystem
+
+from infra import storage
 
 R = TypeVar("R")
 _acting = threading.local()
@@ -74,6 +77,7 @@ def stage() -> Iterator[None]:
         return reading
 
     with injected(_Stage()), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "time", SimpleNamespace(sleep=lambda seconds: None))  # who goes on when is told here
         for name in ("cat_file", "info", "ls"):
             patch.setattr(LocalFileSystem, name, waits(getattr(LocalFileSystem, name)))
         yield

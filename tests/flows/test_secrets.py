@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from whole_runs import ROOT
 
@@ -120,10 +121,15 @@ def left(tiny_policy: Path, judge: str, canaries: dict[str, str], tmp_path_facto
 
 
 def holding(folder: Path, text: str) -> list[str]:
-    """Every file, of whatever kind, that has the text in it as UTF-8 or UTF-16."""
+    """Every file, of whatever kind, that has the text in it as UTF-8 or UTF-16; rows are compressed, and are read."""
     wanted = (text.encode(), text.encode("utf-16-le"))
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return [str(path.relative_to(folder)) for path in files if any(w in path.read_bytes() for w in wanted)]
+    return [str(path.relative_to(folder)) for path in files if any(w in content(path) for w in wanted)]
+
+
+def content(path: Path) -> bytes:
+    plain = path.read_bytes()
+    return plain + str(pq.read_table(path).to_pylist()).encode() if path.suffix == ".parquet" else plain
 
 
 @pytest.mark.slow
@@ -219,7 +225,7 @@ def test_a_store_that_is_addressed_with_one_is_refused(tmp_path: Path, monkeypat
 def test_an_unexpected_error_is_shown_without_them(monkeypatch, capsys):
     planted = canary()
     monkeypatch.setenv("SOME_API_KEY", planted)
-    monkeypatch.setattr("tasks.history.read_runs", lambda store: {}[f"a bug met {planted}"])
+    monkeypatch.setattr("tasks.history.read_runs", lambda store, **asked: {}[f"a bug met {planted}"])
     with pytest.raises(SystemExit) as end:
         main(["show"])
     said = capsys.readouterr().err

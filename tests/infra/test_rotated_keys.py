@@ -15,7 +15,6 @@ from moto.server import ThreadedMotoServer
 from alignment.errors import UserError
 from infra import storage
 
-ROLE = "arn:aws:iam::123456789012:role/ratchet"
 ENVIRONMENT = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 ANYTHING = '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}'
 
@@ -71,15 +70,15 @@ def imitation(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
     bucket = f"rotated-{uuid4().hex[:12]}"
     boto3.client("s3", **root).create_bucket(Bucket=bucket)
     iam, sts = boto3.client("iam", **root), boto3.client("sts", **root)
-    iam.create_role(RoleName="ratchet", AssumeRolePolicyDocument=ANYTHING)
-    iam.put_role_policy(RoleName="ratchet", PolicyName="all", PolicyDocument=ANYTHING)
+    role = iam.create_role(RoleName=bucket, AssumeRolePolicyDocument=ANYTHING)["Role"]
+    iam.put_role_policy(RoleName=bucket, PolicyName="all", PolicyDocument=ANYTHING)
 
     def asking(after: str) -> None:
         requests.post(f"{endpoint}/moto-api/reset-auth", data=after, timeout=10).raise_for_status()
 
     def issue() -> Keys:
         asking("inf")
-        issued = sts.assume_role(RoleArn=ROLE, RoleSessionName="test")["Credentials"]
+        issued = sts.assume_role(RoleArn=role["Arn"], RoleSessionName="test")["Credentials"]
         asking("0")
         return Keys(issued["AccessKeyId"], issued["SecretAccessKey"], issued["SessionToken"])
 
@@ -187,7 +186,8 @@ def test_keys_that_expire_under_way_are_read_anew_from_where_they_came(
     """A file that somebody else keeps fresh. The server refuses the old keys first; the caller does not notice."""
     first = account.issue()
     write(file, first)
-    storage.write_all(account.store, "", {"a": b"one", "pointer": b"here", "folder/x": b"1"})
+    for path, data in {"a": b"one", "pointer": b"here", "folder/x/y": b"1"}.items():
+        storage.create(account.store, path, data)
     second = account.issue()
     account.revoke(first)
     write(file, second)

@@ -87,11 +87,10 @@ def hostile_everywhere(value, at: str = ""):
             fields = {name: hostile_everywhere(getattr(value, name), name) for name in type(value).model_fields}
             return value.model_construct(**fields)
         case Mapping():
-            keep = at in ("metrics", "numbers")
-            return {
-                key if keep else f"{key}{HOSTILE}": inner if keep else hostile_everywhere(inner, at)
-                for key, inner in value.items()
-            }
+            if at in ("metrics", "numbers"):
+                return value
+            known = at == "config"  # its fields are
+            return {key if known else f"{key}{HOSTILE}": hostile_everywhere(inner, at) for key, inner in value.items()}
         case tuple() | list():
             return type(value)(hostile_everywhere(inner, at) for inner in value)
     return value

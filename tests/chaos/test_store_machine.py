@@ -147,7 +147,11 @@ class StoreMachine(RuleBasedStateMachine):
         self.go(which, fault)
 
     def begin(self, call: Callable[[], object], due: Due) -> None:
-        self.acting.append((Actor(call), due))
+        actor = Actor(call)
+        if actor.over:  # it needed nothing of the store
+            self.judge(actor, due)
+        else:
+            self.acting.append((actor, due))
 
     def go(self, which: int, fault: Fault | None) -> None:
         if not self.acting:
