@@ -29,10 +29,14 @@ def label(batch: Batch, judge: LanguageJudge, *, at: Place) -> Batch:
         by_prompt = {g.prompt.id: g for g in groups}
         answers = compare(judge, [_comparison(by_prompt[pair.prompt_id], pair) for pair in asked])
         failures = Counter(f.kind for judged in answers.judged for f in judged if isinstance(f, JudgeFailure))
+        failed = sum(_failure(judged) is not None for judged in answers.judged)
         _check(judge, answers.judged, at)
         kept, dropped = _decided(judge, asked, answers.judged)
         if not kept:
-            raise UserError(f"{at.folder}: the judge tied all of {len(asked)} pairs; set label.ties = 'half'")
+            raise UserError(
+                f"{at.folder}: of {len(asked)} pairs the judge tied {len(asked) - failed} and failed at {failed}, so "
+                "that none is left; set label.ties = 'half', or check that the judge answers"
+            )
         facts = {
             "pairs": len(kept),
             "dropped": [d.model_dump() for d in dropped],

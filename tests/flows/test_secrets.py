@@ -50,13 +50,14 @@ class Judge(BaseHTTPRequestHandler):
     """Echoes what it is sent, as careless servers and proxies do."""
 
     def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
+        asked = self.rfile.read(int(self.headers["Content-Length"]))
         echo = f"you sent {dict(self.headers)}"
         kind = self.path.split("/")[1]
         if kind == "broken":
             self.wfile.write(f"{echo}\r\n\r\n".encode())
             return
-        text = {"fine": "A", "unclear": echo}.get(kind, "")
+        unclear = echo if b"Say 1" in asked else "A"
+        text = {"fine": "A", "unclear": unclear}.get(kind, "")
         body = json.dumps({"choices": [{"message": {"content": text}}]}) if kind != "denied" else echo
         self.send_response(401 if kind == "denied" else 200, echo if kind == "denied" else "OK")
         self.send_header("Content-Length", str(len(body.encode())))

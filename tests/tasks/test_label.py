@@ -232,6 +232,15 @@ def test_a_tie_may_be_half_a_label(at: Place):
     assert (pair.p, pair.chosen) == (0.5, 0)
 
 
+def test_a_judge_that_leaves_no_pair_is_told_by_ties_and_failures(at: Place):
+    batch = batch_of(at, ("one", "two"), ("x", "longest"))
+    with (
+        serving(lambda message: (200, "tie" if "longest" in message else "what?")) as server,
+        pytest.raises(UserError, match="of 2 pairs the judge tied 1 and failed at 1, so that none is left"),
+    ):
+        label_plainly(batch, judge_at(server.url, max_failure_rate=1.0), at=at)
+
+
 def test_a_judge_that_never_answers_ends_the_step_with_the_way_out(at: Place):
     batch = batch_of(at, ("one", "two"), ("three", "four"))
     with (
