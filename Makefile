@@ -27,9 +27,9 @@ bench: ## speed beside the peers
 	@.ci/install cpu dev bench
 	@$(PYTEST) -o python_files='bench_*.py' --capture no --quiet tests/benchmarks
 
-chaos: ## whole runs on a real S3 server, killed at random: half an hour
+chaos: ## every fault at every side effect, and whole runs on a real S3 server that are killed: an hour
 	@.ci/install cpu dev bench
-	@$(PYTEST) -o python_files='long_*.py' --capture no --quiet tests/chaos
+	@$(PYTEST) -o python_files='long_*.py' --capture no --quiet tests/chaos tests/flows
 
 services: ## S3 gateway, PostgreSQL, browser and docker-compose for the tests (Debian, root)
 	@.ci/services

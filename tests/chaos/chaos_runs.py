@@ -12,6 +12,9 @@ from settled import Settled, plain, settled
 from alignment.errors import UserError
 from alignment.summary import RunSummary
 
+PARTS = 8
+"""Of the effects, so that each test takes seconds: the first, ninth, ... are part 0."""
+
 
 class Whole(NamedTuple):
     """An undisturbed run."""
@@ -60,3 +63,15 @@ def assert_the_same(folder: Path, whole: Whole, at: object) -> None:
     found = settled(folder / "runs")
     differ = [path for path in found.keys() | whole.store.keys() if found.get(path) != whole.store.get(path)]
     assert not differ, f"{at}: {sorted(differ)}"
+
+
+def assert_well_ended(done: Drive, folder: Path, whole: Whole, at: object) -> None:
+    """As the undisturbed run ended, in the store and in what is told of it."""
+    assert done.error is None, (at, done.error)
+    assert done.summary is not None, at
+    assert summary_of(done.summary, folder) == whole.summary, at
+    assert_the_same(folder, whole, at)
+
+
+def part_of(whole: Whole, part: int) -> range:
+    return range(1 + part, len(whole.effects) + 1, PARTS)

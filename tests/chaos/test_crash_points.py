@@ -1,7 +1,8 @@
 """A run of two rounds, hurt at every one of its side effects and started again: nothing is lost, doubled or falsified.
 
-The engines are fakes and the process is this one, so that hundreds of deaths take a minute; whole runs on the real
-engines, killed from outside, are in ``flows/test_whole_runs_killed.py``.
+The engines are fakes and the process is this one, so that hundreds of deaths take a minute. Other faults than death are
+in ``long_faults.py``; whole runs on the real engines, killed from outside, in ``long_random_kills.py`` and in
+``flows/long_whole_runs_killed.py``.
 """
 
 import random
@@ -9,15 +10,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from chaos_runs import Drive, Whole, assert_the_same, drive_once, summary_of
+from chaos_runs import PARTS, Whole, assert_the_same, assert_well_ended, drive_once, part_of
 from fake_run import Calls, config_of, fake_engines
-from faults import Effects, Fault
+from faults import Effects
 
-from alignment.errors import UserError
 from flows.plan import finished
 
-PARTS = 8
-"""Of the effects, so that each test takes seconds: the first, ninth, ... are part 0."""
 PAIRS, SEED = 24, 7
 
 
@@ -41,18 +39,6 @@ def test_killed_at_any_side_effect_it_loses_and_doubles_nothing(whole: Whole, gi
         resumed = drive_once(given, folder)
         assert_well_ended(resumed, folder, whole, at)
         assert_little_is_redone(whole, there, killed.calls, resumed.calls, at)
-
-
-def assert_well_ended(done: Drive, folder: Path, whole: Whole, at: object) -> None:
-    """As the undisturbed run ended, in the store and in what is told of it."""
-    assert done.error is None, (at, done.error)
-    assert done.summary is not None, at
-    assert summary_of(done.summary, folder) == whole.summary, at
-    assert_the_same(folder, whole, at)
-
-
-def part_of(whole: Whole, part: int) -> range:
-    return range(1 + part, len(whole.effects) + 1, PARTS)
 
 
 def committed(folder: Path, whole: Whole) -> set[str]:
@@ -90,28 +76,3 @@ def test_a_finished_run_is_found_and_changes_nothing(whole: Whole, given: Path, 
         assert finished(config_of(tmp_path / "runs", given)) is not None
     assert calls == []
     assert_the_same(tmp_path, whole, "found")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("part", range(PARTS))
-@pytest.mark.parametrize("fault", ["fail", "full", "lose", "deny"])
-def test_hurt_at_any_side_effect_it_ends_well_or_says_why_in_one_line(
-    whole: Whole, given: Path, tmp_path: Path, fault: Fault, part: int
-):
-    """A refused write, a full disk, a lost answer, and a conditional write that wins and is told that it lost."""
-    for number in part_of(whole, part):
-        folder = tmp_path / str(number)
-        hurt = drive_once(given, folder, {number: fault})
-        at = hurt.effects.seen[number - 1]
-        if hurt.error is not None:
-            assert_is_one_line(hurt.error, fault, folder, at)
-            hurt = drive_once(given, folder)
-        assert_well_ended(hurt, folder, whole, at)
-
-
-def assert_is_one_line(error: UserError, fault: Fault, folder: Path, at: str) -> None:
-    told = str(error)
-    assert "\n" not in told
-    assert str(folder / "runs") in told
-    assert fault != "deny", f"{at}: {told}"
-    assert fault != "full" or "no space left" in told, f"{at}: {told}"
