@@ -73,9 +73,12 @@ def _start(config: "RunConfig") -> int:
 
     quiet_engines()
     from flows.align import align
+    from flows.orchestrator import answering
     from flows.plan import finished
 
-    summary = finished(config) or align(config)
+    if (summary := finished(config)) is None:
+        with answering():
+            summary = align(config)
     from rich.console import Console
 
     from tasks.report import write_report

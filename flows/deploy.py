@@ -1,7 +1,6 @@
 """A recipe as a Prefect deployment: the dashboard's form is the typed config, a schedule fires it."""
 
 from typing import Any
-from urllib.parse import urlsplit
 
 from prefect import Flow
 from prefect.client.orchestration import get_client
@@ -10,12 +9,11 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import DeploymentApplyError, RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 from prefect.flows import serve as serve_deployments
-from prefect.settings import PREFECT_API_URL
 from prefect.types.entrypoint import EntrypointType
 
 from alignment.config import RunConfig
 from alignment.errors import UserError
-from infra.redaction import redacted
+from flows.orchestrator import problem_with_server, server_address
 
 ONE_AT_A_TIME = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
 """Runs of one deployment wait for each other: two at once would do the same work twice."""
@@ -93,17 +91,14 @@ def _schedule(cron: str) -> CronSchedule:
 
 def _server() -> str:
     """The API server as a person names it, without credentials; UserError when it does not answer."""
-    url = PREFECT_API_URL.value()
-    if not url:
+    server = server_address()
+    if server is None:
         raise UserError(
             "no Prefect server to deploy to: start one with 'prefect server start' and set "
             "PREFECT_API_URL=http://127.0.0.1:4200/api"
         )
-    parts = urlsplit(url)
-    server = f"{parts.scheme}://{parts.hostname}:{parts.port}" if parts.port else f"{parts.scheme}://{parts.hostname}"
-    with get_client(sync_client=True) as client:
-        if problem := client.api_healthcheck():
-            raise UserError(f"{server}: no Prefect server answers there ({redacted(str(problem))}); start it")
+    if problem := problem_with_server():
+        raise UserError(f"{server}: no Prefect server answers there ({problem}); start it")
     return server
 
 
