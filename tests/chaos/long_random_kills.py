@@ -12,6 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,18 +69,24 @@ class Victim:
         return ratchet(self.folder, "run", str(RECIPE), "--store", self.store, log=self._logs[-1], env=self._env)
 
     def _harm(self, driver: "subprocess.Popen[str]") -> None:
-        """Wait, then kill something that is there; nothing where the run ends meanwhile."""
+        """Wait for a while and until the target is there, and kill it; nothing where the run ends meanwhile."""
         target, wait = self.rng.choice(TARGETS), self.rng.uniform(2, 20)
         end = time.monotonic() + wait
-        while time.monotonic() < end:
+        while time.monotonic() < end or not self._there(target, driver):
             if driver.poll() is not None:
                 return
             time.sleep(0.05)
         at, doing = time.monotonic() - self._began, (self._said() or ["starting"])[-1]
-        if self._kill(target, driver):
-            self.kills.append(Kill(self.number, target, at, " ".join(doing.split())[:60]))
+        self._kill(target, driver)
+        self.kills.append(Kill(self.number, target, at, " ".join(doing.split())[:60]))
 
-    def _kill(self, target: str, driver: "subprocess.Popen[str]") -> bool:
+    def _there(self, target: str, driver: "subprocess.Popen[str]") -> list[int]:
+        """Processes of which one would be killed."""
+        if target not in ACTORS:
+            return [driver.pid]
+        return [pid for pid, title in _descendants(driver.pid) if title.startswith(ACTORS[target])]
+
+    def _kill(self, target: str, driver: "subprocess.Popen[str]") -> None:
         match target:
             case "driver":
                 driver.kill()
@@ -94,11 +101,8 @@ class Victim:
                 self.server.gateway.kill()
                 self.server.gateway.start()
             case _:
-                there = [pid for pid, title in _descendants(driver.pid) if title.startswith(ACTORS[target])]
-                if not there:
-                    return False
-                os.kill(self.rng.choice(there), signal.SIGKILL)
-        return True
+                with suppress(ProcessLookupError, IndexError):  # it has ended by itself
+                    os.kill(self.rng.choice(self._there(target, driver)), signal.SIGKILL)
 
     def _said(self) -> list[str]:
         return [line for line in self._logs[-1].read_text(errors="replace").splitlines() if line.strip()]
