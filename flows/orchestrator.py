@@ -49,7 +49,8 @@ def answering() -> Iterator[None]:
     except Exception as error:
         if problem := problem_with_server():
             raise UserError(
-                f"{server_address()}: the Prefect server has stopped answering ({problem}). What is made is in the "
-                "store: start it, or unset PREFECT_API_URL, and the same command goes on"
+                f"{server_address()}: the Prefect server has stopped answering ({problem}), and the run failed "
+                f"({type(error).__name__}). What is made is in the store: start it, or unset "
+                "PREFECT_API_URL, and the same command goes on"
             ) from error
         raise

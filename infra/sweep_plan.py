@@ -89,7 +89,7 @@ def _object(folder: Folder, before: float) -> Doomed:
 
 def _litter(store: str, folder: Folder, before: float) -> Iterator[Doomed]:
     """Old files beside an object that stays, an attempt at a time, which none of its records speak of."""
-    if all(found.path in own_paths(folder) for found in folder.files):
+    if own_paths(folder).issuperset(found.path for found in folder.files):
         return
     spoken = mentioned(store, folder)
     if spoken is None:
