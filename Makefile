@@ -27,7 +27,7 @@ bench: ## speed beside the peers
 	@.ci/install cpu dev bench
 	@$(PYTEST) -o python_files='bench_*.py' --capture no --quiet tests/benchmarks
 
-chaos: ## every fault at every side effect, and whole runs on a real S3 server that are killed: an hour
+chaos: ## every fault at every side effect, and whole runs on a real S3 server that are killed: 45 minutes
 	@.ci/install cpu dev bench
 	@$(PYTEST) -o python_files='long_*.py' --capture no --quiet tests/chaos tests/flows
 

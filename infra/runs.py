@@ -103,21 +103,22 @@ def name(store: str, run: str, path: str, artifact: Artifact) -> None:
     Conflict when it points to another one already: then code or inputs changed under the run. UserError when this
     store does not hold the object, or was swept of it in this moment: then there is no such name afterwards.
     """
-    pointer = _pointer(artifact)
+    pointer, at = _pointer(artifact), _named(run, path)
     _standing(store, pointer)
-    if storage.put_once(store, _named(run, path), objects.record_json(pointer)):
-        try:
-            _standing(store, pointer)  # a sweep that did not see the name has taken the record away by now
-        except UserError:
-            storage.remove(store, _named(run, path))
-            raise
-        return
-    found = objects.parsed(Pointer, store, _named(run, path), storage.read_bytes(store, _named(run, path)))
+    if storage.put_once(store, at, objects.record_json(pointer)):
+        found = pointer
+    else:
+        found = objects.parsed(Pointer, store, at, storage.read_bytes(store, at))
     if found != pointer:
         raise Conflict(
             f"{path} of run {run!r} in store {store} is {_told(found)}, and would now be {_told(pointer)}: code or "
             f"inputs changed since; choose a new run name, or branch off with: ratchet fork {run} NEW"
         )
+    # a sweep that did not see the name has taken the record away by now, and one that did see it puts it back
+    record = objects.await_record(store, pointer.kind, pointer.recipe)
+    if record is None or record.digest != pointer.digest:
+        storage.remove(store, at)
+    _held(store, pointer, record)
 
 
 def named(store: str, run: str, path: str) -> Artifact | None:

@@ -77,7 +77,8 @@ class Effects:
 def injected(effects: Effects) -> Iterator[Effects]:
     """The faults, in place. Power is not cut here, so nothing is synced to the disk."""
     create, swap = conditional.create_local, conditional.swap_local
-    put, pipe, remove = LocalFileSystem.put_file, LocalFileSystem.pipe_file, LocalFileSystem.rm
+    put, pipe = LocalFileSystem.put_file, LocalFileSystem.pipe_file
+    remove, remove_file = LocalFileSystem.rm, LocalFileSystem.rm_file
 
     def created(path: Path, data: bytes, root: Path) -> bool:
         what = f"create {path.relative_to(root)}"
@@ -100,12 +101,16 @@ def injected(effects: Effects) -> Iterator[Effects]:
     def removed(fs: LocalFileSystem, path: str, **more: Any) -> None:
         effects.effect(f"remove {path}", lambda: remove(fs, path, **more), lambda: None, denied=None)
 
+    def file_removed(fs: LocalFileSystem, path: str) -> None:
+        effects.effect(f"remove {path}", lambda: remove_file(fs, path), lambda: None, denied=None)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(conditional, "create_local", created)
         patch.setattr(conditional, "swap_local", swapped)
         patch.setattr(LocalFileSystem, "pipe_file", piped)
         patch.setattr(LocalFileSystem, "put_file", copied)
         patch.setattr(LocalFileSystem, "rm", removed)
+        patch.setattr(LocalFileSystem, "rm_file", file_removed)
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield effects
 

@@ -76,7 +76,8 @@ class Victim:
             if driver.poll() is not None:
                 return
             time.sleep(0.05)
-        at, doing = time.monotonic() - self._began, (self._said() or ["starting"])[-1]
+        told = [line for line in self._said() if line.startswith(("start", "round"))]  # and not Ray's notes of the dead
+        at, doing = time.monotonic() - self._began, (told or ["starting"])[-1]
         self._kill(target, driver)
         self.kills.append(Kill(self.number, target, at, " ".join(doing.split())[:60]))
 

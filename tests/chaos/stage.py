@@ -3,6 +3,9 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from itertools import count
+from pathlib import PosixPath
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
@@ -10,7 +13,7 @@ import pytest
 from faults import Effects, Fault, Killed, injected
 from fsspec.implementations.local import LocalFileSystem
 
-from infra import storage
+from infra import listing, objects, storage
 
 R = TypeVar("R")
 _acting = threading.local()
@@ -22,7 +25,9 @@ class Actor:
     def __init__(self, call: Callable[[], object]):
         self.value: object = None
         self.end: BaseException | None = None
-        self.over = self.hurt = False
+        self.before = ""
+        """What it stands before: read, list, create, swap, write, copy or remove."""
+        self.over = self.hurt = self.touching = False
         self._call, self._fault, self._dead = call, None, False
         self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
         threading.Thread(target=self._play, daemon=True).start()
@@ -47,10 +52,15 @@ class Actor:
         """In its own thread: wait for the word, and do it as told."""
         if self._dead:
             raise Killed("dead already")
+        self.before = what.split()[0]
         self._stopped.release()
         self._go.acquire()
         self._dead = self._fault == "kill"
-        return Effects({1: self._fault} if self._fault else {}).effect(what, do, torn, denied=denied)
+        self.touching = True
+        try:
+            return Effects({1: self._fault} if self._fault else {}).effect(what, do, torn, denied=denied)
+        finally:
+            self.touching = False
 
 
 class _Stage(Effects):
@@ -65,19 +75,26 @@ class _Stage(Effects):
 def stage() -> Iterator[None]:
     """Actors stop, from here on."""
 
-    def waits(read: Callable[..., Any]) -> Callable[..., Any]:
+    def waits(read: Callable[..., Any], what: str = "read") -> Callable[..., Any]:
         def reading(*args: Any, **more: Any) -> Any:
             actor: Actor | None = getattr(_acting, "actor", None)
-            if actor is None:
+            if actor is None or actor.touching:  # it may hold a lock
                 return read(*args, **more)
             held: list[Any] = []
-            actor.touch("read", lambda: held.append(read(*args, **more)), lambda: None, denied=None)
+            actor.touch(what, lambda: held.append(read(*args, **more)), lambda: None, denied=None)
             return held[0]
 
         return reading
 
     with injected(_Stage()), pytest.MonkeyPatch.context() as patch:
         patch.setattr(storage, "time", SimpleNamespace(sleep=lambda seconds: None))  # who goes on when is told here
+        ticks = count()  # who waits for something looks for it twenty times, and every history repeats itself
+        patch.setattr(objects, "time", SimpleNamespace(sleep=lambda seconds: None, monotonic=lambda: next(ticks)))
+        patch.setattr(objects, "datetime", SimpleNamespace(now=lambda tz: datetime.fromtimestamp(next(ticks), tz)))
+        patch.setattr(objects, "uuid4", lambda: SimpleNamespace(hex=f"{next(ticks):032x}"))
         for name in ("cat_file", "info", "ls"):
             patch.setattr(LocalFileSystem, name, waits(getattr(LocalFileSystem, name)))
+        patch.setattr(PosixPath, "read_bytes", waits(PosixPath.read_bytes))
+        on_disk = listing._on_disk  # pyright: ignore[reportPrivateUsage]
+        patch.setattr(listing, "_on_disk", waits(lambda root, folder: list(on_disk(root, folder)), "list"))
         yield

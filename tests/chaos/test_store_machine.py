@@ -1,256 +1,141 @@
-"""Any interleaving of writers, readers, promotions, faults and deaths on one store, against what must hold.
+"""Any interleaving of operations on one store, without sweeps and with them."""
 
-Each operation is a process of its own (``stage``), which stops before everything it reads from the store and does to
-it. Hypothesis chooses which one goes on, and what it meets.
-"""
+import time
 
-import json
-import shutil
-import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from pathlib import Path
-
-from faults import Fault, Killed
+from faults import Killed
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from stage import Actor, stage
+from hypothesis.stateful import initialize, invariant, precondition, rule
+from store_machine import RECIPES, WORK, Operation, StoreMachine
 
-from alignment.errors import Conflict, UserError
-from alignment.types import Artifact, Dropped
-from infra import artifacts, tables
-from infra.artifacts import Promotion
-from infra.objects import ObjectRecord
-from infra.rows import Shard
-from infra.runs import Turn, Turns
+from alignment.errors import UserError
+from alignment.types import Artifact
+from infra import artifacts
+from infra.object_folders import own_paths
+from infra.sweep import sweep
+from infra.sweep_plan import Doomed, planned
 
-ACTORS = 6
-"""Operations under way at once."""
-RECIPES, SHARDED = ("r0", "r1"), ("s0", "s1")
-WORK = (("a",), ("b",), ("a", "b"))
-RUNS, PATHS, CONFIGS = ("x", "y"), ("round-000/groups", "round-001/groups"), ({"seed": 0}, {"seed": 1})
-MOVING = "promoted.json"
-
-Due = Callable[[], tuple[object, bool]]
-"""Asked at an operation's end: what it gives where it wins, and whether it must; a Conflict is due where not."""
+OLD = time.time() + 10**6
+"""Everything is older than that."""
 
 
-class StoreMachine(RuleBasedStateMachine):
+STOPS = ("list", "create", "remove", "end")
+
+
+class SweptStore(StoreMachine):
+    """Objects without a name are swept as soon as they are there, while others read, share and name them.
+
+    No age protects anything here, so what is promised of the young is not asked: an operation may be told that an
+    object is gone. What was named is there, and what is there is whole.
+    """
+
+    actors = 3
+
     def __init__(self) -> None:
         super().__init__()
-        self.root = Path(tempfile.mkdtemp())
-        self.store = str(self.root)
-        self.staged = ExitStack()
-        self.staged.enter_context(stage())
-        self.acting: list[tuple[Actor, Due]] = []
-        self.stands: dict[str, bytes] = {}
-        """Every file that readers believe, as it was when it was first there."""
-        self.rows: dict[str, tuple[str, ...]] = {}
-        """Of every object that is there, by ``kind/recipe``."""
-        self.objects: list[Artifact] = []
-        self.turns: tuple[Turn, ...] = ()
-        self.promotions: list[Promotion | None] = [None]
+        self.swept = False
+        """A sweep has begun."""
+        self.cut_off = False
+        """One died, or met a fault: records that it took away may stay away."""
+        self.names: dict[tuple[str, str], Artifact] = {}
+        """What namers were told is done."""
 
-    # who begins
+    @initialize()
+    def fill(self) -> None:
+        for recipe in RECIPES:
+            self.write(recipe, WORK[0])
+        while self.acting:
+            self.go(0, None)
 
-    @precondition(lambda self: len(self.acting) < ACTORS)
-    @rule(recipe=st.sampled_from(RECIPES), items=st.sampled_from(WORK))
-    def write(self, recipe: str, items: Sequence[str]) -> None:
-        rows = _rows(items)
+    @precondition(lambda self: self.acting)
+    @rule(which=st.integers(0, 2), what=st.sampled_from(STOPS))
+    def go_to(self, which: int, what: str) -> None:
+        self.take_to(self.acting[which % len(self.acting)], what)
 
-        def due() -> tuple[object, bool]:
-            stands = artifacts.find(self.store, "policy", recipe)
-            return stands, stands is not None and stands.digest == _digest(rows)
+    def take_to(self, operation: Operation, what: str) -> None:
+        """It goes on until it stands before this, or is at its end, while the others stand still."""
+        while not operation.actor.over and operation.actor.before != what:
+            self.go(self.acting.index(operation), None)
 
-        self.begin(lambda: artifacts.commit_rows(self.store, "policy", recipe, rows, Dropped), due)
+    @precondition(lambda self: self.objects and len(self.acting) < self.actors)
+    @rule(what=st.sampled_from(STOPS))
+    def collect(self, what: str) -> None:
+        self.swept = True
+        self.begin(self.sweep, lambda: (None, True), collects=True)
+        self.take_to(self.acting[-1], what)
 
-    @precondition(lambda self: len(self.acting) < ACTORS)
-    @rule(recipe=st.sampled_from(SHARDED), index=st.sampled_from((0, 1)), items=st.sampled_from(WORK[:2]))
-    def write_shard(self, recipe: str, index: int, items: Sequence[str]) -> None:
-        rows = _rows(items)
-
-        def due() -> tuple[object, bool]:
-            stands = artifacts.find_shard(self.store, "groups", recipe, index)
-            return stands, stands is not None and stands.digest == _digest(rows)
-
-        self.begin(lambda: artifacts.commit_shard(self.store, "groups", recipe, index, rows, Dropped), due)
-
-    @precondition(lambda self: len(self.acting) < ACTORS)
-    @rule(recipe=st.sampled_from(SHARDED))
-    def write_whole(self, recipe: str) -> None:
-        """Where both shards are there."""
-        shards = [artifacts.find_shard(self.store, "groups", recipe, index) for index in (0, 1)]
-        there = [shard for shard in shards if shard is not None]
-        if len(there) == 2:
-            self.begin(
-                lambda: artifacts.commit_shards(self.store, "groups", recipe, there),
-                lambda: (artifacts.find(self.store, "groups", recipe), True),
-            )
-
-    @precondition(lambda self: self.objects and len(self.acting) < ACTORS)
+    @precondition(lambda self: self.swept and self.names)
     @rule(number=st.integers(0, 9))
-    def read(self, number: int) -> None:
-        artifact = self.objects[number % len(self.objects)]
-        items = self.rows[f"{artifact.kind}/{artifact.recipe}"]
-        self.begin(lambda: tuple(row.item for row in artifacts.read_rows(artifact, Dropped)), lambda: (items, True))
+    def forget(self, number: int) -> None:
+        """A person removes a name that nobody is about to give."""
+        at = sorted(self.names)[number % len(self.names)]
+        if all(operation.names is None or operation.names[:2] != at for operation in self.acting):
+            del self.names[at]
+            (self.root / "runs" / at[0] / f"{at[1]}.json").unlink()
 
-    @precondition(lambda self: self.objects and len(self.acting) < ACTORS)
-    @rule(run=st.sampled_from(RUNS), path=st.sampled_from(PATHS), number=st.integers(0, 9))
-    def name(self, run: str, path: str, number: int) -> None:
-        artifact = self.objects[number % len(self.objects)]
-        self.begin(
-            lambda: artifacts.name(self.store, run, path, artifact),
-            lambda: (None, artifacts.named(self.store, run, path) == artifact),
-        )
+    def sweep(self) -> None:
+        plan = planned(self.store, OLD)
+        sweep(plan._replace(doomed=tuple(_of_record(doomed) for doomed in plan.doomed if doomed.what == "object")))
 
-    @precondition(lambda self: len(self.acting) < ACTORS)
-    @rule(run=st.sampled_from(RUNS), config=st.sampled_from(CONFIGS))
-    def claim(self, run: str, config: dict[str, int]) -> None:
-        self.begin(
-            lambda: artifacts.claim_run(self.store, run, config),
-            lambda: (None, artifacts.read_config(self.store, run) == config),
-        )
+    def promotable(self) -> list[Artifact]:
+        """A round's policy has its name before it is promoted."""
+        return list(self.names.values())
 
-    @precondition(lambda self: self.objects and len(self.acting) < ACTORS)
-    @rule(number=st.integers(0, 9), known=st.integers(0, 9), later=st.integers(1, 2))
-    def promote(self, number: int, known: int, later: int) -> None:
-        """After any promotion that some driver once knew of, however long ago."""
-        artifact = self.objects[number % len(self.objects)]
-        expected = self.promotions[known % len(self.promotions)]
-        round = expected.round + later if expected else 0
-        wanted = Promotion.after(expected, artifact, round)
-        turns = wanted.turns().turns
-
-        def due() -> tuple[object, bool]:
-            wins = self.history()[: len(turns)] == turns
-            if wins and wanted not in self.promotions:
-                self.promotions.append(wanted)
-            return wanted, wins
-
-        self.begin(lambda: artifacts.promote(self.store, "x", artifact, round, expected), due)
-
-    # A collector's sweep belongs here: an operation like the others, that begins at any time. What must hold of it is
-    # what ``nothing_that_stands_changes`` says of all that a run names, and that writers under way still end well.
-
-    # who goes on, and what it meets
-
-    @precondition(lambda self: self.acting)
-    @rule(which=st.integers(0, ACTORS - 1), touches=st.integers(1, 6))
-    def go_on(self, which: int, touches: int) -> None:
-        for _ in range(touches):
-            self.go(which, None)
-
-    @precondition(lambda self: self.acting)
-    @rule(which=st.integers(0, ACTORS - 1), fault=st.sampled_from(("kill", "fail", "lose", "deny")))
-    def meet(self, which: int, fault: Fault) -> None:
-        self.go(which, fault)
-
-    def begin(self, call: Callable[[], object], due: Due) -> None:
-        actor = Actor(call)
-        if actor.over:  # it needed nothing of the store
-            self.judge(actor, due)
-        else:
-            self.acting.append((actor, due))
-
-    def go(self, which: int, fault: Fault | None) -> None:
-        if not self.acting:
+    def judge(self, operation: Operation) -> None:
+        actor = operation.actor
+        if operation.collects:
+            assert actor.end is None or actor.hurt or isinstance(actor.end, Killed), repr(actor.end)
+            self.cut_off = self.cut_off or actor.end is not None
             return
-        actor, due = self.acting[which % len(self.acting)]
-        actor.go(fault)
-        if actor.over:
-            self.acting.remove((actor, due))
-            self.judge(actor, due)
-
-    def judge(self, actor: Actor, due: Due) -> None:
-        """It ends as is due; dead where it was killed, and with a line that says why where it met another fault."""
-        if isinstance(actor.end, Killed):
-            return
-        if actor.hurt and isinstance(actor.end, UserError) and not isinstance(actor.end, Conflict):
-            assert "\n" not in str(actor.end)
-            return
-        value, wins = due()
-        if wins:
-            assert actor.end is None, repr(actor.end)
-            assert actor.value == value
-        else:
-            assert isinstance(actor.end, Conflict), (actor.end, actor.value)
-
-    # what must hold, always
+        if not self.swept:
+            super().judge(operation)
+        elif not isinstance(actor.end, Killed | UserError | None):
+            raise actor.end
+        if operation.names and actor.end is None:
+            run, path, artifact = operation.names
+            self.names[run, path] = artifact
 
     @invariant()
     def nothing_that_stands_changes(self) -> None:
-        """Nor does it go away, and what is new is whole."""
+        """Objects may go, whole, and names whose namer is told; what stands is whole, down to the last row."""
         there = {str(path.relative_to(self.root)): path.read_bytes() for path in self.believed()}
-        for path, data in self.stands.items():
-            assert there.get(path) == data, path
-        for path in sorted(there.keys() - self.stands.keys()):
-            self.is_whole(path, there[path])
+        for path in self.stands.keys() - there.keys():
+            assert self.swept
+            assert path.startswith("objects/") or "/round-" in path, path
+        self.objects = []
+        for path in sorted(there):
+            if not path.startswith("runs/") or not self.swept:
+                self.is_whole(path, there[path])
         self.stands = there
 
     @invariant()
-    def the_history_only_grows(self) -> None:
-        turns = self.history()
-        assert turns[: len(self.turns)] == self.turns
-        assert [turn.round for turn in turns] == sorted({turn.round for turn in turns})
-        self.turns = turns
-
-    def believed(self) -> list[Path]:
-        files = [path for path in self.root.rglob("*.json") if not path.name.startswith(".")]
-        return [path for path in files if path.name != MOVING and "probes" not in path.parts]
-
-    def is_whole(self, path: str, data: bytes) -> None:
-        """What a reader would make of it, down to the last row."""
-        match Path(path).parts:
-            case ("objects", kind, recipe, "record.json"):
-                record = ObjectRecord.model_validate_json(data)
-                artifact = artifacts.find(self.store, record.kind, recipe)
-                assert artifact is not None
-                found = list(artifacts.read_rows(artifact, Dropped))
-                assert tables.digest_rows(tables.row_digests(found)) == artifact.digest
-                assert record.rows == len(found)
-                self.rows[f"{kind}/{recipe}"] = tuple(row.item for row in found)
-                self.objects.append(artifact)
-            case ("objects", _, recipe, _):
-                shard = Shard.model_validate_json(data)
-                found = artifacts.read_shard(self.store, "groups", recipe, shard, Dropped)
-                assert tables.row_digests(found) == shard.row_digests
-                assert tuple(row.item for row in found) in WORK
-            case ("runs", run, "config.json"):
-                assert artifacts.read_config(self.store, run) in CONFIGS
-            case ("runs", run, folder, file):
-                assert artifacts.named(self.store, run, f"{folder}/{file.removesuffix('.json')}") in self.objects
-
-    def history(self) -> tuple[Turn, ...]:
-        path = self.root / "runs" / "x" / MOVING
-        return Turns.model_validate(json.loads(path.read_text())).turns if path.exists() else ()
-
-    def teardown(self) -> None:
-        """Whoever is left comes to its end."""
-        try:
-            while self.acting:
-                self.go(0, None)
-                self.nothing_that_stands_changes()
-                self.the_history_only_grows()
-        finally:
-            self.staged.close()
-            shutil.rmtree(self.root)
+    def what_has_a_name_is_there(self) -> None:
+        sweeping = any(operation.collects for operation in self.acting)
+        for (run, path), artifact in self.names.items():
+            assert f"runs/{run}/{path}.json" in self.stands
+            if not sweeping and not self.cut_off:
+                assert artifacts.named(self.store, run, path) == artifact
+                assert f"objects/{artifact.kind}/{artifact.recipe}/record.json" in self.stands
 
 
-def _rows(items: Sequence[str]) -> list[Dropped]:
-    return [Dropped(step="select", item=item, reason="tie") for item in items]
+def _of_record(doomed: Doomed) -> Doomed:
+    """Without what lies beside it: only its age protects that, which nothing has here."""
+    assert doomed.folder is not None
+    return doomed._replace(files=tuple(found for found in doomed.files if found.path in own_paths(doomed.folder)))
 
 
-def _digest(rows: Sequence[Dropped]) -> str:
-    return tables.digest_rows(tables.row_digests(rows))
+def histories(number: int) -> settings:
+    return settings(
+        max_examples=number,
+        stateful_step_count=50,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
 
 
 TestStore = StoreMachine.TestCase
-TestStore.settings = settings(
-    max_examples=40,
-    stateful_step_count=50,
-    derandomize=True,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+TestStore.settings = histories(40)
+TestSweptStore = SweptStore.TestCase
+TestSweptStore.settings = histories(40)

@@ -12,9 +12,10 @@ from small_rows import commit, dropped
 from small_runs import SmallRun, small_run
 
 from alignment.errors import UserError
-from alignment.types import Dropped
+from alignment.types import Dropped, Kind
 from infra import artifacts, listing, objects, storage, verify
 from infra.object_folders import own_paths
+from infra.objects import ObjectRecord
 from infra.sweep import sweep
 from infra.sweep_plan import Doomed, Plan, planned
 
@@ -99,6 +100,39 @@ def test_a_name_whose_object_is_swept_in_the_same_moment_is_no_name(store: str, 
         return put(store, path, data)
 
     monkeypatch.setattr(storage, "put_once", late)
+    monkeypatch.setattr(objects, "PUT_BACK_SECONDS", 0.2)
+    with pytest.raises(UserError, match=r"pairs/r1 .* is not there; run again to make it anew"):
+        artifacts.name(store, "a", "round-000/select", made)
+    assert storage.read(store, "runs/a/round-000/select.json") is None
+
+
+def test_a_name_stays_where_its_object_cannot_be_looked_for(store: str, monkeypatch):
+    """Another driver of the run may rely on it by then."""
+    made, read = commit(store, "a"), objects.read_record
+
+    def failing(store: str, kind: Kind, recipe: str) -> ObjectRecord | None:
+        if storage.read(store, "runs/a/round-000/select.json") is None:
+            return read(store, kind, recipe)
+        raise UserError("Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(objects, "read_record", failing)
+        with pytest.raises(UserError, match="Input/output error"):
+            artifacts.name(store, "a", "round-000/select", made)
+    assert artifacts.named(store, "a", "round-000/select") == made
+
+
+def test_a_name_that_another_driver_gave_is_none_without_its_object(store: str, monkeypatch):
+    """Both drivers looked for the object; then a sweep that saw no name took it, and both gave the name."""
+    made, put = commit(store, "a"), storage.put_once
+    artifacts.name(store, "a", "round-000/select", made)
+
+    def late(store: str, path: str, data: bytes) -> bool:
+        storage.remove(store, "objects/pairs/r1/record.json")
+        return put(store, path, data)
+
+    monkeypatch.setattr(storage, "put_once", late)
+    monkeypatch.setattr(objects, "PUT_BACK_SECONDS", 0.2)
     with pytest.raises(UserError, match=r"pairs/r1 .* is not there; run again to make it anew"):
         artifacts.name(store, "a", "round-000/select", made)
     assert storage.read(store, "runs/a/round-000/select.json") is None
@@ -179,9 +213,10 @@ def test_an_attempt_of_another_writer_beside_an_old_object_stays(tmp_path: Path)
     assert [found.path for found in listing.listing(store, "objects")] == ["objects/pairs/r1/data/0/rows.parquet"]
 
 
-def test_runs_that_share_work_while_it_is_swept_all_the_time_never_name_what_is_not_there(store: str):
+def test_runs_that_share_work_while_it_is_swept_all_the_time_never_name_what_is_not_there(store: str, monkeypatch):
     """Three runs commit the same eight objects and name them, while names are removed again and every object without
     one is swept at once, however young. What a run is told is gone, it makes again."""
+    monkeypatch.setattr(objects, "PUT_BACK_SECONDS", 2)
     rounds, done = 24, Event()
 
     def work(run: str) -> None:
@@ -200,7 +235,7 @@ def test_runs_that_share_work_while_it_is_swept_all_the_time_never_name_what_is_
 
     def clear() -> int:
         gone = 0
-        while not done.is_set():
+        while not done.wait(0.01):  # what is in memory would be swept faster than anybody can name it
             plan = planned(store, LATER)
             gone += len(sweep(plan._replace(doomed=tuple(map(of_record, filter(whole, plan.doomed))))))
         return gone
