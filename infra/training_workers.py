@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 RESTARTS = 2
-"""How often workers that fail start anew from the last checkpoint."""
+"""How often workers that fail start anew from the last checkpoint, and how often those that do not come up."""
 LEAVING = 60.0
 """Seconds that idle workers have to end when they are told to."""
 LOOK = 0.05
@@ -169,7 +169,7 @@ def _ray_trainer(trainer: Trainer, desk: Path) -> "DataParallelTrainer":
         run_config=RunConfig(
             name="ray",
             storage_path=str(desk),
-            failure_config=FailureConfig(max_failures=RESTARTS, controller_failure_limit=0),
+            failure_config=FailureConfig(max_failures=RESTARTS, controller_failure_limit=RESTARTS),
             worker_runtime_env={"env_vars": environment},
             logging_config=LoggingConfig(log_level="ERROR"),
         ),

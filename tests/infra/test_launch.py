@@ -4,6 +4,8 @@ import math
 import os
 import shutil
 import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from alignment.config import Train
 from alignment.errors import UserError
 from alignment.execution import Engine, Trainer
 from alignment.packing import TrainingGroup
+from infra import training_workers
 from infra.launch import TrainResult, run_training
 from infra.ray_pool import open_ray
 from infra.train_data import StepMetrics
@@ -64,12 +67,15 @@ def weights(launch, name: str) -> dict:
 
 
 def worker_pid() -> int:
+    (pid,) = worker_pids()
+    return pid
+
+
+def worker_pids() -> list[int]:
     from ray._private import state
 
-    (worker,) = (
-        a for a in state.actors().values() if a["ActorClassName"] == "RayTrainWorker" and a["State"] == "ALIVE"
-    )
-    return worker["Pid"]
+    actors = state.actors().values()
+    return [a["Pid"] for a in actors if a["ActorClassName"] == "RayTrainWorker" and a["State"] == "ALIVE"]
 
 
 def test_every_step_is_reported_once_and_in_order(undisturbed):
@@ -130,6 +136,23 @@ def test_a_killed_worker_changes_no_bit_of_the_result(undisturbed, launch):
     assert [step.loss for step in result.steps] == [step.loss for step in undisturbed[0].steps]
     ours, theirs = weights(launch, "killed"), weights(launch, "undisturbed")
     assert all((ours[name] == theirs[name]).all() for name in theirs)
+
+
+def test_a_worker_that_is_killed_as_soon_as_it_is_there_is_replaced(undisturbed, launch):
+    """Before it has begun: Ray Train counts it as a failure of its own."""
+    training_workers.release()
+    before, killed = set(worker_pids()), threading.Event()
+
+    def kill_first() -> None:
+        while not (new := set(worker_pids()) - before):
+            time.sleep(0.01)
+        os.kill(new.pop(), signal.SIGKILL)
+        killed.set()
+
+    threading.Thread(target=kill_first, daemon=True).start()
+    result = launch("killed-at-start", Train(groups_per_step=1, epochs=2), TRAINER)
+    assert killed.is_set()
+    assert len(result.steps) == 6
 
 
 def test_a_job_past_its_deadline_ends_with_a_diagnosis(launch):
