@@ -1,9 +1,9 @@
 # Each target installs what it needs into .venv first, and does nothing twice.
-.PHONY: quickstart test check lint bench chaos services clean
+.PHONY: quickstart test check lint bench long services clean
 
 PYTEST := .venv/bin/python -m pytest
-# two files at a time: whole runs spend most of their time starting processes one after the other
-SIDE_BY_SIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# three files at a time: whole runs spend most of their time starting processes one after the other
+SIDE_BY_SIDE := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 quickstart: ## train a small policy on this machine in three rounds, and write its report
 	@.ci/install cpu
@@ -27,7 +27,7 @@ bench: ## speed beside the peers
 	@.ci/install cpu dev bench
 	@$(PYTEST) -o python_files='bench_*.py' --capture no --quiet tests/benchmarks
 
-chaos: ## every fault at every side effect, and whole runs on a real S3 server that are killed: 45 minutes
+long: ## every fault at every side effect, whole runs that are killed on a real S3 server, and more whole runs: an hour
 	@.ci/install cpu dev bench
 	@$(PYTEST) -o python_files='long_*.py' --capture no --quiet tests/chaos tests/flows
 

@@ -24,6 +24,12 @@ CORPUS = [
 CONTEXT = 128
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with engines first: they wait much, and what computes fills the gaps and the end."""
+    engines = {item.path for item in items if item.get_closest_marker("engine")}
+    items.sort(key=lambda item: item.path not in engines)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real data files, which live beside the project and not in it."""

@@ -2,7 +2,7 @@
 workers and the server. Every run comes to the end of an undisturbed one.
 
 Which process is killed after how many seconds follows from ``SEED``; what it was doing at that instant depends on the
-machine. Half an hour on two cores, so it runs by path alone (``make chaos``), and prints what was killed where.
+machine. Half an hour on two cores, so it runs by path alone (``make long``), and prints what was killed where.
 """
 
 import os

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from prefect import flow
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from programs import free_port
 from server_fixtures import prefect_api
 from whole_runs import RECIPE, ratchet
@@ -43,7 +43,7 @@ def test_a_server_that_goes_away_under_a_run_is_told_with_the_way_out(tmp_path: 
             inner()
 
         with (
-            temporary_settings({PREFECT_API_URL: api}),
+            temporary_settings({PREFECT_API_URL: api, PREFECT_CLIENT_MAX_RETRIES: 1}),
             pytest.raises(
                 UserError, match=r"127.0.0.1:\d+: the Prefect server has stopped answering \(.*the same command"
             ),

@@ -16,7 +16,6 @@ from alignment.config import Train
 from alignment.errors import UserError
 from alignment.execution import Engine, Trainer
 from alignment.packing import TrainingGroup
-from infra import training_workers
 from infra.launch import TrainResult, run_training
 from infra.ray_pool import open_ray
 from infra.train_data import StepMetrics
@@ -110,12 +109,24 @@ def test_workers_stay_for_the_next_job_and_change_no_bit_of_it(undisturbed, one,
     assert all((ours[name] == theirs[name]).all() for name in theirs)
 
 
-def test_a_worker_that_dies_between_jobs_is_missed_by_nobody(undisturbed, launch):
-    """Its successor does not look for the job that is done, whose folder is gone."""
+def test_a_worker_that_dies_between_jobs_or_before_it_has_begun_is_replaced(undisturbed, launch):
+    """Its successor does not look for the job that is done, whose folder is gone. Ray Train counts the death of one
+    that never came up as a failure of its own."""
     shutil.rmtree(launch.root / "again")
-    os.kill(worker_pid(), signal.SIGKILL)
-    after = launch("after", TRAIN.model_copy(update={"epochs": 1}))
-    assert [step.step for step in after.steps] == [0, 1, 2]
+    idle = worker_pid()
+    os.kill(idle, signal.SIGKILL)
+    killed = threading.Event()
+
+    def kill_the_next() -> None:
+        while not (new := set(worker_pids()) - {idle}):
+            time.sleep(0.01)
+        os.kill(new.pop(), signal.SIGKILL)
+        killed.set()
+
+    threading.Thread(target=kill_the_next, daemon=True).start()
+    result = launch("after-deaths", Train(groups_per_step=1, epochs=2))
+    assert killed.is_set()
+    assert len(result.steps) == 6
 
 
 def test_a_killed_worker_changes_no_bit_of_the_result(undisturbed, launch):
@@ -136,23 +147,6 @@ def test_a_killed_worker_changes_no_bit_of_the_result(undisturbed, launch):
     assert [step.loss for step in result.steps] == [step.loss for step in undisturbed[0].steps]
     ours, theirs = weights(launch, "killed"), weights(launch, "undisturbed")
     assert all((ours[name] == theirs[name]).all() for name in theirs)
-
-
-def test_a_worker_that_is_killed_as_soon_as_it_is_there_is_replaced(undisturbed, launch):
-    """Before it has begun: Ray Train counts it as a failure of its own."""
-    training_workers.release()
-    before, killed = set(worker_pids()), threading.Event()
-
-    def kill_first() -> None:
-        while not (new := set(worker_pids()) - before):
-            time.sleep(0.01)
-        os.kill(new.pop(), signal.SIGKILL)
-        killed.set()
-
-    threading.Thread(target=kill_first, daemon=True).start()
-    result = launch("killed-at-start", Train(groups_per_step=1, epochs=2), TRAINER)
-    assert killed.is_set()
-    assert len(result.steps) == 6
 
 
 def test_a_job_past_its_deadline_ends_with_a_diagnosis(launch):
