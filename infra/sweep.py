@@ -16,13 +16,17 @@ What is promised, and why it holds:
   (``objects.await_record``). Only what was listed before is removed, and of that only what those records spoke of or
   what is old itself: what another writer puts into the folder stays.
 - Objects go before those they were made from, so that one that is put back has lost nothing.
+- One sweep is at work at a time: of two, one would remove the data of what the other puts back.
 
 A store knows only its own runs: a configuration elsewhere that gives a model of this store by its address protects
 nothing here.
 """
 
 import math
-from collections.abc import Callable, Collection, Sequence
+import socket
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import PurePosixPath
 
@@ -36,9 +40,34 @@ from infra.uploads import abort
 BATCH = 500
 """Objects whose records are taken away before references are looked at again."""
 
+AT_WORK = "sweeping.json"
+
 
 def sweep(plan: Plan, advance: Callable[[int], None] = lambda done: None) -> list[Doomed]:
-    """Remove what the plan says, but for what has come to be needed since; return what went."""
+    """Remove what the plan says, but for what has come to be needed since; return what went.
+
+    UserError where another sweep of the store is at work, or was killed.
+    """
+    with _alone(plan.store):
+        return _sweep(plan, advance)
+
+
+@contextmanager
+def _alone(store: str) -> Iterator[None]:
+    who = f"{socket.gethostname()} since {datetime.now(UTC).isoformat(timespec='microseconds')}"
+    if not storage.put_once(store, AT_WORK, who.encode()):
+        other = (storage.read(store, AT_WORK) or b"one that has just ended").decode(errors="replace")
+        raise UserError(
+            f"store {store}: another sweep is at work ({other}); run again when it has ended, or remove {AT_WORK} from "
+            "the store if it was killed"
+        )
+    try:
+        yield
+    finally:
+        storage.remove(store, AT_WORK)
+
+
+def _sweep(plan: Plan, advance: Callable[[int], None]) -> list[Doomed]:
     gone: list[Doomed] = []
     objects = iter([doomed for doomed in plan.doomed if doomed.is_object])
     while batch := list(islice(objects, BATCH)):

@@ -1,6 +1,7 @@
 """Any interleaving of operations on one store, without sweeps and with them."""
 
 import time
+from pathlib import Path
 
 from faults import Killed
 from hypothesis import HealthCheck, settings
@@ -12,7 +13,7 @@ from alignment.errors import UserError
 from alignment.types import Artifact
 from infra import artifacts
 from infra.object_folders import own_paths
-from infra.sweep import sweep
+from infra.sweep import AT_WORK, sweep
 from infra.sweep_plan import Doomed, planned
 
 OLD = time.time() + 10**6
@@ -77,6 +78,9 @@ class SweptStore(StoreMachine):
         plan = planned(self.store, OLD)
         sweep(plan._replace(doomed=tuple(_of_record(doomed) for doomed in plan.doomed if doomed.what == "object")))
 
+    def believed(self) -> list[Path]:
+        return [path for path in super().believed() if path.name != AT_WORK]
+
     def promotable(self) -> list[Artifact]:
         """A round's policy has its name before it is promoted."""
         return list(self.names.values())
@@ -84,8 +88,9 @@ class SweptStore(StoreMachine):
     def judge(self, operation: Operation) -> None:
         actor = operation.actor
         if operation.collects:
-            assert actor.end is None or actor.hurt or isinstance(actor.end, Killed), repr(actor.end)
-            self.cut_off = self.cut_off or actor.end is not None
+            refused = isinstance(actor.end, UserError) and "another sweep is at work" in str(actor.end)
+            assert actor.end is None or actor.hurt or refused or isinstance(actor.end, Killed), repr(actor.end)
+            self.cut_off = self.cut_off or not (actor.end is None or refused)
             return
         if not self.swept:
             super().judge(operation)

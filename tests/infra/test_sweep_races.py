@@ -75,6 +75,21 @@ def test_an_object_whose_name_was_on_its_way_is_put_back_whole(run: SmallRun, mo
     assert artifacts.find_shard(run.store, "groups", made.recipe, 1) is not None
 
 
+def test_two_sweeps_are_not_at_work_at_once(run: SmallRun, monkeypatch):
+    """The second would remove the data of what the first puts back. It is told who is at work."""
+    plan, told = plan_of(run), []
+
+    def second() -> None:
+        with pytest.raises(UserError, match=r"another sweep is at work \(.* since .*\); run again when it has ended"):
+            sweep(plan)
+        told.append(True)
+
+    between(monkeypatch, second)
+    assert sweep(plan)
+    assert told == [True]
+    assert sweep(planned(run.store, LATER)) == []
+
+
 def test_an_object_that_is_made_anew_meanwhile_stays(run: SmallRun, monkeypatch):
     """Another writer finds no record, and commits equal work into the same folder before the old data are removed."""
     plan, made = plan_of(run), run.made["round-000/select"]
