@@ -41,6 +41,7 @@ BATCH = 500
 """Objects whose records are taken away before references are looked at again."""
 
 AT_WORK = "sweeping.json"
+"""In a store that is swept: by which machine, and since when."""
 
 
 def sweep(plan: Plan, advance: Callable[[int], None] = lambda done: None) -> list[Doomed]:

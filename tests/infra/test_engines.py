@@ -54,7 +54,7 @@ def policies(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     folders = {}
     for seed, name in enumerate(("one", "two")):
         config = LlamaConfig.from_pretrained(tiny_policy, head_dim=32, tie_word_embeddings=False, initializer_range=0.2)
-        folders[name] = tmp_path_factory.mktemp(name.replace(" ", "-"))
+        folders[name] = tmp_path_factory.mktemp(name)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             LlamaForCausalLM(config).save_pretrained(folders[name])
