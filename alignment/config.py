@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveI
 from alignment.execution import Engine, Trainer
 from alignment.gate import Gate, PreferenceAccuracy, WinRate
 from alignment.labeling import ByReward, Labeler
-from alignment.losses import DPO, LDDPO, MRPO, Loss
+from alignment.losses import DPO, Loss, mixes_references
 from alignment.merging import Merge
 from alignment.models import ModelSource, Scratch
 from alignment.refitting import Refit
@@ -207,17 +207,11 @@ class RunConfig(Strategy):
             yield "gate.type = 'win_rate' needs a reward: set reward, or use gate.type = 'preference_accuracy'"
 
     def _loss_problems(self) -> Iterator[str]:
-        """Losses that need what no step stores."""
-        match self.train.loss:
-            case LDDPO():
-                yield (
-                    "train.loss.type = 'ld_dpo' needs the reference's log-probability of every token, and the logprobs "
-                    "step stores sums: use 'r_dpo' or 'dpo_norm' against length"
-                )
-            case MRPO():
-                yield "train.loss.type = 'mrpo' needs a second reference, and a round has one: use 'dpo'"
-            case _:
-                pass
+        if mixes_references(self.train.loss) and self.rounds == 1:
+            yield (
+                f"train.loss.type = {self.train.loss.type!r} with rounds = 1: it mixes the previous and the initial "
+                "policy, which are one until a policy is promoted; raise rounds, or use train.loss.type = 'dpo'"
+            )
 
     def _sampling_problems(self) -> Iterator[str]:
         if self.reward is None:

@@ -16,11 +16,13 @@ def pair_logprobs(
     *,
     step: Sequence[TrainingGroup] = (),
     confidence_R: "Tensor | None" = None,
+    tokens_R_T: "Tensor | None" = None,
 ) -> PairLogprobs:
     """The n pairs of some groups, from the log-probabilities of their completions in order, (R,) float32.
 
-    ``step`` are all groups of the optimiser step, where these are not all. ``confidence_R`` (R,) is each completion's
-    mean over tokens of log p_t - log sum_v p_v^2, where the loss needs it.
+    ``step`` are all groups of the optimiser step, where these are not all. Where the loss needs it, ``confidence_R``
+    (R,) is each completion's mean over tokens of log p_t - log sum_v p_v^2, and ``tokens_R_T`` (R, T) are
+    ``policy_R`` token by token, 0 beyond an end.
     """
     import torch
 
@@ -43,7 +45,43 @@ def pair_logprobs(
         else None,
         chosen_confidence=None if confidence_R is None else confidence_R[chosen],
         rejected_confidence=None if confidence_R is None else confidence_R[rejected],
+        shared=None if tokens_R_T is None else _shared(groups, tokens_R_T, length_R, (chosen, rejected)),
+        second=_second(groups, policy_R, (chosen, rejected)),
     )
+
+
+def _shared(
+    groups: Sequence[TrainingGroup], tokens_R_T: "Tensor", length_R: "Tensor", sides: tuple[list[int], list[int]]
+) -> PairLogprobs:
+    """The pairs, each side summed over the first tokens, as many as both sides have."""
+    import torch
+
+    rows = [row for group in groups for row in group.reference_tokens or ()]
+    if len(rows) != len(tokens_R_T):
+        raise ValueError(f"{len(tokens_R_T)} completions by token, and reference log-probabilities of {len(rows)}")
+    width = tokens_R_T.shape[1]
+    reference_R_T = torch.tensor([[*row, *[0.0] * (width - len(row))] for row in rows], device=tokens_R_T.device)
+    chosen, rejected = sides
+    shared_B = torch.minimum(length_R[chosen], length_R[rejected])
+    inside_B_T = torch.arange(width, device=tokens_R_T.device) < shared_B[:, None]
+    policy_chosen, policy_rejected, ref_chosen, ref_rejected = (
+        (values_R_T[side] * inside_B_T).sum(dim=1) for values_R_T in (tokens_R_T, reference_R_T) for side in sides
+    )
+    return PairLogprobs(policy_chosen, policy_rejected, ref_chosen, ref_rejected)
+
+
+def _second(
+    groups: Sequence[TrainingGroup], policy_R: "Tensor", sides: tuple[list[int], list[int]]
+) -> PairLogprobs | None:
+    """The pairs against the second reference; None where some group has none."""
+    import torch
+
+    known = [group.second_reference for group in groups if group.second_reference is not None]
+    if len(known) < len(groups):
+        return None
+    second_R = torch.tensor([value for of_group in known for value in of_group], device=policy_R.device)
+    chosen, rejected = sides
+    return PairLogprobs(policy_R[chosen], policy_R[rejected], second_R[chosen], second_R[rejected])
 
 
 def _rows_of_pairs(groups: Sequence[TrainingGroup]) -> tuple[list[int], list[int]]:

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from alignment.errors import UserError
 from alignment.losses import AOT, RWR, Loss
-from alignment.types import Group, PreferencePair, Record, SequenceLogprobs
+from alignment.types import Group, PreferencePair, Record, SequenceLogprobs, TokenLogprobs
 
 T = TypeVar("T")
 
@@ -30,6 +30,10 @@ class TrainingGroup(Record):
     """(K,) token ids, each completion once, in the order of the group's candidates."""
     reference: tuple[float, ...]
     """(K,) log-probability under the reference, by the training stack, in nats."""
+    reference_tokens: tuple[tuple[float, ...], ...] | None = None
+    """(K,) of (T,): the same token by token, where the loss weighs tokens apart."""
+    second_reference: tuple[float, ...] | None = None
+    """(K,) log-probability under a second reference, where the loss mixes two."""
     chosen: tuple[int, ...] = Field(min_length=1)
     """(n,) positions in ``completions``."""
     rejected: tuple[int, ...]
@@ -64,25 +68,53 @@ class TrainingGroup(Record):
 
 
 def training_groups(
-    groups: Sequence[Group], pairs: Sequence[PreferencePair], reference: Sequence[SequenceLogprobs]
+    groups: Sequence[Group],
+    pairs: Sequence[PreferencePair],
+    reference: Sequence[SequenceLogprobs],
+    *,
+    tokens: Sequence[TokenLogprobs] | None = None,
+    second: Sequence[SequenceLogprobs] | None = None,
 ) -> list[TrainingGroup]:
     """One training group for each prompt that has pairs, in the order of ``groups``.
 
-    Groups and log-probabilities of one round: for several rounds, call once each and chain the lists. Raises
-    ValueError where a prompt is given twice, a pair has no group, or a group no reference log-probabilities.
+    ``tokens`` are the reference's log-probabilities token by token, ``second`` those of a second reference, where the
+    loss needs them. Groups and log-probabilities of one round: for several rounds, call once each and chain the lists.
+    Raises ValueError where a prompt is given twice, a pair has no group, or a group no reference log-probabilities.
     """
     by_prompt = _unique(groups, "group", [group.prompt.id for group in groups])
-    logprobs = _unique(reference, "reference log-probabilities", [row.prompt_id for row in reference])
+    logprobs = _of_prompts(reference, "reference log-probabilities")
+    tokens_of = _of_prompts(tokens, "reference log-probabilities by token") if tokens is not None else None
+    second_of = _of_prompts(second, "second reference log-probabilities") if second is not None else None
     pairs_of: dict[str, list[PreferencePair]] = {}
     for pair in pairs:
-        if pair.prompt_id not in by_prompt or pair.prompt_id not in logprobs:
-            missing = "group" if pair.prompt_id not in by_prompt else "reference log-probabilities"
-            raise ValueError(f"prompt {pair.prompt_id} has pairs and no {missing}")
+        for what, known in (
+            ("group", by_prompt), ("reference log-probabilities", logprobs), ("reference by token", tokens_of),
+            ("second reference", second_of),
+        ):  # fmt: skip
+            if known is not None and pair.prompt_id not in known:
+                raise ValueError(f"prompt {pair.prompt_id} has pairs and no {what}")
         goal = by_prompt[pair.prompt_id].prompt.goal
         if pair.condition != (goal and goal.text):
             raise ValueError(f"prompt {pair.prompt_id}: its goal is {goal}, its pair's condition {pair.condition!r}")
         pairs_of.setdefault(pair.prompt_id, []).append(pair)
-    return [_training_group(by_prompt[i], pairs_of[i], logprobs[i]) for i in by_prompt if i in pairs_of]
+    return [
+        _training_group(
+            by_prompt[i],
+            pairs_of[i],
+            logprobs[i],
+            None if tokens_of is None else tokens_of[i],
+            None if second_of is None else second_of[i],
+        )
+        for i in by_prompt
+        if i in pairs_of
+    ]
+
+
+LogprobRow = TypeVar("LogprobRow", SequenceLogprobs, TokenLogprobs)
+
+
+def _of_prompts(rows: Sequence[LogprobRow], what: str) -> dict[str, LogprobRow]:
+    return _unique(rows, what, [row.prompt_id for row in rows])
 
 
 def _unique(rows: Sequence[T], what: str, ids: Sequence[str]) -> dict[str, T]:
@@ -93,8 +125,17 @@ def _unique(rows: Sequence[T], what: str, ids: Sequence[str]) -> dict[str, T]:
     return keyed
 
 
-def _training_group(group: Group, pairs: Sequence[PreferencePair], reference: SequenceLogprobs) -> TrainingGroup:
-    if list(reference.lengths) != [len(c.token_ids) for c in group.candidates]:
+def _training_group(
+    group: Group,
+    pairs: Sequence[PreferencePair],
+    reference: SequenceLogprobs,
+    tokens: TokenLogprobs | None,
+    second: SequenceLogprobs | None,
+) -> TrainingGroup:
+    lengths = [len(c.token_ids) for c in group.candidates]
+    if any(list(row.lengths) != lengths for row in (reference, second) if row is not None) or (
+        tokens is not None and [len(of_tokens) for of_tokens in tokens.logprobs] != lengths
+    ):
         raise ValueError(f"prompt {group.prompt.id}: the reference log-probabilities are those of other completions")
     used = sorted({pair.chosen for pair in pairs} | {pair.rejected for pair in pairs})
     position = {candidate: k for k, candidate in enumerate(used)}
@@ -104,6 +145,8 @@ def _training_group(group: Group, pairs: Sequence[PreferencePair], reference: Se
         prompt_ids=group.prompt_ids,
         completions=tuple(group.candidates[i].token_ids for i in used),
         reference=tuple(reference.logprobs[i] for i in used),
+        reference_tokens=None if tokens is None else tuple(tokens.logprobs[i] for i in used),
+        second_reference=None if second is None else tuple(second.logprobs[i] for i in used),
         chosen=tuple(position[pair.chosen] for pair in pairs),
         rejected=tuple(position[pair.rejected] for pair in pairs),
         p=tuple(pair.p for pair in pairs),

@@ -165,6 +165,14 @@ class SequenceLogprobs(Record):
     """(G,) completion tokens."""
 
 
+class TokenLogprobs(Record):
+    """As :class:`SequenceLogprobs`, token by token, for losses that weigh tokens apart."""
+
+    prompt_id: str
+    logprobs: tuple[tuple[float, ...], ...]
+    """(G,) of (T,), natural log, in float32."""
+
+
 class Dropped(Record):
     """A row or prompt that does not go on, and why."""
 

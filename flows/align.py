@@ -11,6 +11,7 @@ from alignment.summary import RunSummary
 from alignment.types import Artifact
 from flows.calibrate import calibrate
 from flows.evaluate import evaluate
+from flows.references import references
 from flows.refit import refitted
 from tasks.adopt import adopt_judges, adopt_policy
 from tasks.batches import Batch
@@ -88,14 +89,10 @@ def align_round(
     if config.relabel is not None:
         batch = relabel(batch, config.relabel, initial.policy, initial.evaluation.groups, at=at)
     batches = (*earlier[max(0, k - config.replay.rounds) :], batch)
-    precision = config.train.precision
-    references = [
-        logprobs(reference, b.groups, precision, on=engine, at=at, step=f"logprobs-{b.name}") for b in batches
-    ]
+    second = initial.policy if config.reference == "previous" else best.policy
+    against = references(config, reference, second, batches, at=at)
 
-    policy = train(
-        begin, reference, batches, references, config.train, seed=seed, on=config.trainer, engine=engine, at=at
-    )
+    policy = train(begin, reference, batches, against, config.train, seed=seed, on=config.trainer, engine=engine, at=at)
     if config.merge is not None:
         policy = merge(policy, begin, config.merge, at=at)
     evaluation = evaluate(policy, initial.policy, served, config.evaluate, seed=config.seed, on=engine, at=at)

@@ -51,13 +51,14 @@ class ModelActor:
             ]
 
     def token_logprobs(
-        self, source: Model, rows: Sequence[tuple[Ids, Ids]], *, precision: Precision
+        self, source: Model, rows: Sequence[tuple[Ids, Ids]], *, precision: Precision, batch_size: int
     ) -> list[list[float]]:
         """Log-probability of every completion token, one list per (prompt, completion)."""
         from alignment.logprobs import Row, token_logprobs
 
+        pairs = [Row(prompt, completion) for prompt, completion in rows]
         with self._opened("causal", source, precision) as model:
-            logprobs_B_T = token_logprobs(model, [Row(prompt, completion) for prompt, completion in rows]).tolist()
+            logprobs_B_T = token_logprobs(model, pairs, batch_size=batch_size).tolist()
         return [logprobs_T[: len(row[1])] for row, logprobs_T in zip(rows, logprobs_B_T, strict=True)]
 
     def scores(self, source: Model, sequences: Sequence[Ids], *, batch_size: int) -> list[float]:

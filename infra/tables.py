@@ -20,6 +20,7 @@ from alignment.types import (
     Prompt,
     Record,
     SequenceLogprobs,
+    TokenLogprobs,
     canonical_json,
     digest_of,
 )
@@ -93,6 +94,7 @@ _LOGPROBS = pa.struct(
         _field("lengths", _TOKENS),
     ]
 )
+_TOKEN_LOGPROBS = pa.struct([_field("prompt_id", _TEXT), _field("logprobs", pa.list_(pa.list_(_REAL)))])
 _DROPPED = pa.struct([_field("step", _TEXT), _field("item", _TEXT), _field("reason", _TEXT)])
 
 
@@ -107,6 +109,7 @@ SCHEMAS: Mapping[type[Record], pa.Schema] = {
         (Group, _GROUP),
         (PreferencePair, _PAIR),
         (SequenceLogprobs, _LOGPROBS),
+        (TokenLogprobs, _TOKEN_LOGPROBS),
         (Dropped, _DROPPED),
     )
 }

@@ -23,6 +23,8 @@ GROUPS = pa.schema(
         pa.field("prompt_ids", pa.list_(pa.int32()), nullable=False),
         pa.field("completions", pa.list_(pa.list_(pa.int32())), nullable=False),
         pa.field("reference", pa.list_(pa.float64()), nullable=False),
+        pa.field("reference_tokens", pa.list_(pa.list_(pa.float64()))),
+        pa.field("second_reference", pa.list_(pa.float64())),
         pa.field("chosen", pa.list_(pa.int32()), nullable=False),
         pa.field("rejected", pa.list_(pa.int32()), nullable=False),
         pa.field("p", pa.list_(pa.float64()), nullable=False),

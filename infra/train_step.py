@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from alignment.config import Train
 from alignment.errors import UserError
 from alignment.group_loss import pair_logprobs, step_slopes, summed_loss
-from alignment.logprobs import Row, row_confidences, row_logprobs
-from alignment.losses import WPO, pair_metrics, spans_step
+from alignment.logprobs import Row, row_confidences, row_logprobs, token_logprobs
+from alignment.losses import WPO, pair_metrics, spans_step, weighs_tokens
 from alignment.packing import TrainingGroup
 from infra.train_data import StepMetrics
 from infra.train_engine import DeepSpeedEngine, Gang, step_engine
@@ -136,9 +136,15 @@ def _forward(
     where the loss spans the step; and the sums to report, (5,), whose loss is 0 then."""
     import torch
 
-    rows, weighs = _rows(batch), isinstance(train.loss, WPO)
-    policy_R, confidence_R = row_confidences(engine, rows) if weighs else (row_logprobs(engine, rows), None)
-    lp = pair_logprobs(batch, policy_R, step=step, confidence_R=confidence_R)
+    rows = _rows(batch)
+    confidence_R = tokens_R_T = None
+    if isinstance(train.loss, WPO):
+        policy_R, confidence_R = row_confidences(engine, rows)
+    else:
+        tokens_R_T = token_logprobs(engine, rows)
+        policy_R = tokens_R_T.sum(dim=1)
+    by_token = tokens_R_T if weighs_tokens(train.loss) else None
+    lp = pair_logprobs(batch, policy_R, step=step, confidence_R=confidence_R, tokens_R_T=by_token)
     loss = summed_loss(train.loss, batch, lp) if slopes_R is None else (slopes_R * policy_R).sum()
     told = loss.detach() if slopes_R is None else 0 * policy_R.detach().sum()
     watched = pair_metrics(train.loss, lp)

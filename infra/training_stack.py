@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from alignment.execution import Engine
-from alignment.types import Group, SequenceLogprobs
+from alignment.types import Group, SequenceLogprobs, TokenLogprobs
 from infra import ray_pool
 from infra.model_actor import Ids, ModelActor, Precision
 from infra.replicas import Replicas
@@ -33,6 +33,15 @@ class TrainingStack:
             for g, row, sums_G in zip(groups, rows, sums, strict=True)
         ]
 
+    def logprobs_by_token(self, model: Model, groups: Sequence[Group], *, precision: Precision) -> list[TokenLogprobs]:
+        """As ``logprobs``, token by token."""
+        rows = [(g.prompt_ids, c.token_ids) for g in groups for c in g.candidates]
+        found = iter(self.token_logprobs(model, rows, precision=precision) if rows else [])
+        return [
+            TokenLogprobs(prompt_id=g.prompt.id, logprobs=tuple(tuple(next(found)) for _ in g.candidates))
+            for g in groups
+        ]
+
     def sums(self, model: Model, rows: Sequence[tuple[Ids, Sequence[Ids]]]) -> list[list[float]]:
         """Log-probability of each completion of each prompt, in float32."""
         return self._call("logprobs", model, rows, precision="float32", batch_size=self._engine.batch_size)
@@ -41,7 +50,7 @@ class TrainingStack:
         self, model: Model, rows: Sequence[tuple[Ids, Ids]], *, precision: Precision
     ) -> list[list[float]]:
         """Of every completion token of each (prompt, completion)."""
-        return self._call("token_logprobs", model, rows, precision=precision)
+        return self._call("token_logprobs", model, rows, precision=precision, batch_size=self._engine.batch_size)
 
     def scores(self, model: Model, sequences: Sequence[Ids], *, batch_size: int | None = None) -> list[float]:
         """A classifier's one output for each sequence."""

@@ -1,4 +1,4 @@
-"""What one round trains on."""
+"""What one round trains on, and what that is measured against."""
 
 from alignment.types import Artifact, Record
 
@@ -10,3 +10,18 @@ class Batch(Record):
     """The round that made it, such as ``round-000``."""
     groups: Artifact
     pairs: Artifact
+
+
+class Reference(Record):
+    """Log-probabilities of one batch's completions, by the training stack."""
+
+    sums: Artifact
+    """Under the reference."""
+    tokens: Artifact | None = None
+    """The same token by token, where the loss weighs tokens apart."""
+    second: Artifact | None = None
+    """Under a second reference, where the loss mixes two."""
+
+    @property
+    def all(self) -> list[Artifact]:
+        return [a for a in (self.sums, self.tokens, self.second) if a is not None]

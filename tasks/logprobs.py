@@ -1,7 +1,9 @@
 """Log-probabilities of stored completions under any policy, with the training stack."""
 
+from typing import Literal
+
 from alignment.execution import Engine
-from alignment.types import Artifact, Group, SequenceLogprobs
+from alignment.types import Artifact, Group, SequenceLogprobs, TokenLogprobs
 from infra import artifacts
 from infra.engines import open_training_stack
 from infra.model_actor import Precision
@@ -11,13 +13,21 @@ from tasks.steps import Place, find_step, made, making, step_task
 
 @step_task("logprobs")
 def logprobs(
-    policy: Artifact, groups: Artifact, precision: Precision, *, on: Engine, at: Place, step: str = "logprobs"
+    policy: Artifact,
+    groups: Artifact,
+    precision: Precision,
+    *,
+    on: Engine,
+    at: Place,
+    step: str = "logprobs",
+    of: Literal["sequence", "token"] = "sequence",
 ) -> Artifact:
-    """Sequence log-probabilities, keyed by the policy's and the groups' digests, so that every use shares them.
+    """Log-probabilities of sequences, or of each token, keyed by the policy's and the groups' digests, so that every
+    use shares them.
 
     ``precision`` is the one they will meet other numbers in: a reference is computed as the policy is trained.
     """
-    inputs = {"policy": policy, "groups": groups, "precision": precision}
+    inputs = {"policy": policy, "groups": groups, "precision": precision, **({"of": of} if of == "token" else {})}
     asked, recipe = artifacts.asked("logprobs", **inputs), artifacts.recipe_of("logprobs", **inputs)
     if done := find_step(at, step, "logprobs", recipe):
         return done
@@ -25,16 +35,17 @@ def logprobs(
     with making(at, step) as watch:
         rows = list(artifacts.read_rows(groups, Group))
         with open_training_stack(on) as stack, console.progress(f"{at.folder} {step}", len(rows)) as advance:
-            found: list[SequenceLogprobs] = []
+            compute = stack.logprobs_by_token if of == "token" else stack.logprobs
+            found: list[SequenceLogprobs | TokenLogprobs] = []
             for start in range(0, len(rows), on.shard_prompts):
-                found += stack.logprobs(policy, rows[start : start + on.shard_prompts], precision=precision)
+                found += compute(policy, rows[start : start + on.shard_prompts], precision=precision)
                 advance(len(found))
         artifact = artifacts.commit_rows(
             at.store,
             "logprobs",
             recipe,
             found,
-            SequenceLogprobs,
+            TokenLogprobs if of == "token" else SequenceLogprobs,
             parents=[policy, groups],
             facts={"engine_seconds": watch.seconds},
             asked=asked,

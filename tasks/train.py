@@ -8,7 +8,7 @@ from typing import Any
 from alignment.config import Train
 from alignment.execution import Engine, Trainer
 from alignment.packing import TrainingGroup, training_groups
-from alignment.types import Artifact, Group, PreferencePair, SequenceLogprobs, seed_of
+from alignment.types import Artifact, Group, PreferencePair, SequenceLogprobs, TokenLogprobs, seed_of
 from infra import artifacts, kept_checkpoints
 from infra.attempts import alone, new_attempt
 from infra.launch import TrainResult, run_training
@@ -16,7 +16,7 @@ from infra.ray_pool import open_ray
 from infra.train_data import StepMetrics
 from infra.tree_cache import cache_folder
 from tasks import console
-from tasks.batches import Batch
+from tasks.batches import Batch, Reference
 from tasks.steps import Place, find_step, made, making, step_task
 
 
@@ -25,7 +25,7 @@ def train(
     policy: Artifact,
     reference: Artifact,
     batches: Sequence[Batch],
-    references: Sequence[Artifact],
+    references: Sequence[Reference],
     how: Train,
     *,
     seed: tuple[int, int],
@@ -33,7 +33,7 @@ def train(
     engine: Engine,
     at: Place,
 ) -> Artifact:
-    """The policy trained on the pairs of ``batches``, each with its reference log-probabilities.
+    """The policy trained on the pairs of ``batches``, each with its log-probabilities under the reference.
 
     Checkpoints lie in this machine's cache under the step's recipe, and the last one in the store, so a job that was
     killed goes on from them, here or on another machine.
@@ -43,10 +43,13 @@ def train(
         "reference": reference,
         "pairs": [b.pairs for b in batches],
         "groups": [b.groups for b in batches],
-        "references": list(references),
+        "references": [r.sums for r in references],
         "train": how,
         "seed": seed,
     }
+    more = [a for r in references for a in r.all if a != r.sums]
+    if more:
+        inputs["more_references"] = more
     asked, recipe = artifacts.asked("policy", **inputs), artifacts.recipe_of("policy", **inputs)
     if done := find_step(at, "train", "policy", recipe):
         return done
@@ -86,7 +89,7 @@ def train(
             "policy",
             recipe,
             out,
-            parents=[policy, reference, *(b.pairs for b in batches)],
+            parents=[policy, reference, *(b.pairs for b in batches), *more],
             facts=_facts(result, watch.seconds),
             asked=asked,
         )
@@ -95,11 +98,13 @@ def train(
         return made(at, "train", artifact, watch)
 
 
-def _training_groups(batch: Batch, references: Artifact) -> list[TrainingGroup]:
+def _training_groups(batch: Batch, reference: Reference) -> list[TrainingGroup]:
     return training_groups(
         list(artifacts.read_rows(batch.groups, Group)),
         list(artifacts.read_rows(batch.pairs, PreferencePair)),
-        list(artifacts.read_rows(references, SequenceLogprobs)),
+        list(artifacts.read_rows(reference.sums, SequenceLogprobs)),
+        tokens=None if reference.tokens is None else list(artifacts.read_rows(reference.tokens, TokenLogprobs)),
+        second=None if reference.second is None else list(artifacts.read_rows(reference.second, SequenceLogprobs)),
     )
 
 

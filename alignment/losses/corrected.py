@@ -65,7 +65,8 @@ class MRPO(Strategy):
     clipped per side to within a share ``clip`` of pi_2's log-probability, and alpha = |d_1|/(|d_1| + |d_2| + 1e-6) with
     d_k = log pi_k(y_w) - log pi_k(y_l) before clipping. Which reference the discriminating weight belongs to is not
     settled: the paper was not read in full. Its split of the clip by the size of each side's mean log-probability is
-    left out. Equal references give DPO.
+    left out. Equal references give DPO. In a run pi_1 is the policy that ``reference`` names and pi_2 the other one of
+    the initial and the previous policy, so that rounds are DPO until a policy is promoted; that choice is ours.
     """
 
     type: Literal["mrpo"] = "mrpo"

@@ -53,16 +53,6 @@ def preference_loss(loss: Loss, lp: PairLogprobs, p: "Tensor | None" = None) -> 
             return kept if p is None else p * kept + (1 - p) * _hard(loss, lp.swapped())
 
 
-def spans_step(loss: Loss) -> bool:
-    """Whether a pair's loss depends on log-probabilities of other prompts' pairs: those of the whole optimiser step,
-    however many passes and workers hold them."""
-    match loss:
-        case AOT() | KTO() | BCO(shift="step_mean"):
-            return True
-        case _:
-            return False
-
-
 def _label(p: "Tensor | None", lp: PairLogprobs) -> "Tensor":
     import torch
 

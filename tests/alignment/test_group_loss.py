@@ -10,12 +10,10 @@ from unequal_groups import GROUPS, small_llama, training_group
 from alignment.config import RunConfig
 from alignment.errors import UserError
 from alignment.group_loss import pair_logprobs, step_slopes, summed_loss
-from alignment.logprobs import Row, row_confidences, row_logprobs
-from alignment.losses import AOT, KTO, RWR, SFT, PairLogprobs, preference_loss, spans_step
+from alignment.logprobs import Row, row_confidences, row_logprobs, token_logprobs
+from alignment.losses import AOT, KTO, MRPO, RWR, SFT, PairLogprobs, preference_loss, spans_step, weighs_tokens
 from alignment.packing import check_loss
 
-NOT_STORED = {"ld_dpo", "mrpo"}
-TRAINABLE = [loss for loss in EVERY_LOSS if loss.type not in NOT_STORED]
 PASSES = (GROUPS[:1], GROUPS[1:])
 PAIRS = 6
 
@@ -36,6 +34,10 @@ def logprobs(model, groups):
     return row_confidences(model, [Row(g.prompt_ids, c) for g in groups for c in g.completions])
 
 
+def by_token(model, groups):
+    return token_logprobs(model, [Row(g.prompt_ids, c) for g in groups for c in g.completions])
+
+
 def grouped(model, loss):
     """As a training step: pass by pass, with a look ahead where the loss spans the step. What each loss sums to."""
     slopes = [None] * len(PASSES)
@@ -45,7 +47,8 @@ def grouped(model, loss):
         slopes = step_slopes(loss, GROUPS, policy_R)[1].split([3, 6])
     for groups, slopes_R in zip(PASSES, slopes, strict=True):
         policy_R, confidence_R = logprobs(model, groups)
-        lp = pair_logprobs(groups, policy_R, step=GROUPS, confidence_R=confidence_R)
+        tokens_R_T = by_token(model, groups) if weighs_tokens(loss) else None
+        lp = pair_logprobs(groups, policy_R, step=GROUPS, confidence_R=confidence_R, tokens_R_T=tokens_R_T)
         yield (summed_loss(loss, groups, lp) if slopes_R is None else (slopes_R * policy_R).sum()) / PAIRS
 
 
@@ -67,15 +70,38 @@ def plain(model, loss):
         reward_margin=torch.tensor([float(j - i) for _, _, i, j in pairs]),
         chosen_confidence=sides[0][1],
         rejected_confidence=sides[1][1],
+        shared=beginnings(model),
+        second=PairLogprobs(
+            sides[0][0],
+            sides[1][0],
+            torch.tensor([g.second_reference[i] for _, g, i, _ in pairs]),
+            torch.tensor([g.second_reference[j] for _, g, _, j in pairs]),
+        ),
     )
     return preference_loss(loss, lp).mean()
+
+
+def beginnings(model) -> PairLogprobs:
+    """Each pair's two completions cut to the length of the shorter one before the model sees them."""
+    pairs = [(g, i, j) for g in GROUPS for i, j in zip(g.chosen, g.rejected, strict=True)]
+    lengths = [min(len(g.completions[i]), len(g.completions[j])) for g, i, j in pairs]
+
+    def policy(side: int) -> torch.Tensor:
+        cut = zip(pairs, lengths, strict=True)
+        return row_logprobs(model, [Row(pair[0].prompt_ids, pair[0].completions[pair[side]][:n]) for pair, n in cut])
+
+    def reference(side: int) -> torch.Tensor:
+        cut = zip(pairs, lengths, strict=True)
+        return torch.tensor([sum(pair[0].reference_tokens[pair[side]][:n]) for pair, n in cut])
+
+    return PairLogprobs(policy(1), policy(2), reference(1), reference(2))
 
 
 def apart(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).abs().max() / b.abs().max())
 
 
-@pytest.mark.parametrize("loss", TRAINABLE, ids=lambda loss: loss.type)
+@pytest.mark.parametrize("loss", EVERY_LOSS, ids=lambda loss: loss.type)
 def test_groups_in_passes_have_the_gradient_of_plain_pairs(model, loss):
     """Three, one and two pairs, in passes of one and of two groups."""
     expected = gradient_of(model, [plain(model, loss)])
@@ -122,9 +148,19 @@ def test_aot_names_the_prompt_whose_pairs_have_soft_labels():
         check_loss(AOT(), [GROUPS[0], training_group("soft", ((1,), (2,)), [(0, 1)], p=0.8)])
 
 
-@pytest.mark.parametrize(("name", "reason"), [("ld_dpo", "of every token"), ("mrpo", "a second reference")])
-def test_a_loss_that_needs_what_no_step_stores_is_refused_in_a_recipe(name, reason):
-    train = {"loss": {"type": name}}
-    with pytest.raises(ValidationError, match=f"'{name}' needs .*{reason}"):
-        RunConfig.model_validate({"run": "a", "rounds": 1, "policy": "m", "pairs": {"path": "p"},
-                                  "gate": {"type": "preference_accuracy"}, "train": train})  # fmt: skip
+def test_a_loss_by_token_without_the_references_tokens_is_named(model):
+    bare = [group.model_copy(update={"reference_tokens": None}) for group in GROUPS]
+    with (
+        torch.no_grad(),
+        pytest.raises(ValueError, match="9 completions by token, and reference"),
+    ):
+        pair_logprobs(bare, logprobs(model, GROUPS)[0], tokens_R_T=by_token(model, GROUPS))
+
+
+def test_a_loss_of_two_references_is_refused_where_both_are_one_throughout():
+    asked = {"run": "a", "policy": "m", "reward": {"type": "scalar_head", "model": "r"},
+             "prompts": {"type": "file", "path": "p"},
+             "train": {"loss": {"type": "mrpo"}}}  # fmt: skip
+    with pytest.raises(ValidationError, match="'mrpo' with rounds = 1: it mixes the previous and the initial policy"):
+        RunConfig.model_validate({**asked, "rounds": 1})
+    assert RunConfig.model_validate({**asked, "rounds": 2}).train.loss == MRPO()

@@ -7,12 +7,18 @@ from alignment.packing import TrainingGroup
 
 
 def training_group(name: str, completions, pairs, weights=None, p=1.0) -> TrainingGroup:
-    """A group whose prompt is ``name``; completion k has the reference log-probability -10 - k, and a reward of -k."""
+    """A group whose prompt is ``name``; completion k has the reference log-probability -10 - k, more of it on later
+    tokens, -11 - k/2 under a second reference, and a reward of -k."""
     return TrainingGroup(
         prompt_id=name,
         prompt_ids=tuple(ord(letter) % 13 + 1 for letter in name),
         completions=completions,
         reference=tuple(-10.0 - k for k in range(len(completions))),
+        reference_tokens=tuple(
+            tuple((-10.0 - k) * 2 * (t + 1) / (len(c) * (len(c) + 1)) for t in range(len(c)))
+            for k, c in enumerate(completions)
+        ),
+        second_reference=tuple(-11.0 - k / 2 for k in range(len(completions))),
         chosen=tuple(i for i, _ in pairs),
         rejected=tuple(j for _, j in pairs),
         p=(p,) * len(pairs),

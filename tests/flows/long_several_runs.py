@@ -1,5 +1,5 @@
 """Whole runs that one driver makes one after the other, as the sandbox's claims do: a reward model that is retrained
-between rounds, two cells of a claim, and recipes on real data at reduced size, where it is at hand."""
+between rounds, losses that need more of the reference, two cells of a claim, and recipes on real data at reduced size, where it is at hand."""
 
 import json
 import math
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from whole_runs import RECIPE, Done, Driver
 
-from alignment.types import Group, PreferencePair
+from alignment.types import Group, PreferencePair, SequenceLogprobs, TokenLogprobs
 from infra import artifacts
 from tasks.history import NamedStep, read_manifests, read_run, read_steps
 from tasks.steps import Place
@@ -64,6 +64,31 @@ def test_a_round_compares_under_the_reward_model_that_was_refitted_before_it(dri
     assert models[0] != models[1]
     assert [begin, round_0, round_1] == [models[0], models[0], models[1]]
     assert "Everything is found: a run would start no engine." in said(driver(folder, "plan", *REFITTED))
+
+
+def test_ld_dpo_trains_on_the_references_tokens(driver: Driver, folder: Path):
+    """Their sums are the reference's, which is the policy that training starts from: the first loss is log 2."""
+    said(driver(folder, "run", str(RECIPE), "--run", "ld", "--rounds", "1", "--train.loss", "{ type = 'ld_dpo' }"))
+    steps = steps_of(folder, "ld", "round-000")
+    sums = artifacts.read_rows(steps["logprobs-round-000"].artifact, SequenceLogprobs)
+    for row, by_token in zip(
+        sums, artifacts.read_rows(steps["logprobs-tokens-round-000"].artifact, TokenLogprobs), strict=True
+    ):
+        assert row.prompt_id == by_token.prompt_id
+        assert [len(tokens) for tokens in by_token.logprobs] == list(row.lengths)
+        assert [sum(tokens) for tokens in by_token.logprobs] == pytest.approx(row.logprobs, abs=1e-3)
+    assert steps["train"].artifact.facts["first_loss"] == pytest.approx(math.log(2), abs=1e-5)
+
+
+def test_mrpo_trains_against_the_promoted_and_the_initial_policy(driver: Driver, folder: Path):
+    """One and the same in the first round, which begins at log 2; two once a policy is promoted."""
+    said(driver(folder, "run", str(RECIPE), "--run", "mr", "--train.loss", "{ type = 'mrpo' }"))
+    first, then = (steps_of(folder, "mr", f"round-00{k}") for k in range(2))
+    assert first["train"].artifact.facts["first_loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert first["logprobs-second-round-000"].artifact == first["logprobs-round-000"].artifact
+    promoted, initial = (then[name].artifact for name in ("logprobs-round-001", "logprobs-second-round-001"))
+    assert promoted.digest != initial.digest
+    assert f"logprobs/{initial.recipe}" in then["train"].artifact.parents
 
 
 def test_two_cells_of_a_claim_run_on_the_real_engines_and_are_found_again(driver: Driver, folder: Path):

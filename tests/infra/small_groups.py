@@ -1,10 +1,10 @@
-"""Three training groups of six pairs in all, whose reference is the policy itself."""
+"""Three training groups of six pairs in all, whose references are both the policy itself."""
 
 from pathlib import Path
 
 import torch
 
-from alignment.logprobs import completion_logprobs
+from alignment.logprobs import Row, completion_logprobs, token_logprobs
 from alignment.packing import TrainingGroup
 
 SHAPES = {
@@ -21,12 +21,17 @@ def small_groups(policy: Path) -> list[TrainingGroup]:
     model = AutoModelForCausalLM.from_pretrained(policy)
     with torch.no_grad():
         references = {name: completion_logprobs(model, shape[0], shape[1]).tolist() for name, shape in SHAPES.items()}
+        by_token = {name: token_logprobs(model, [Row(shape[0], c) for c in shape[1]]) for name, shape in SHAPES.items()}
     return [
         TrainingGroup(
             prompt_id=name,
             prompt_ids=prompt,
             completions=completions,
             reference=tuple(references[name]),
+            reference_tokens=tuple(
+                tuple(row[: len(c)]) for row, c in zip(by_token[name].tolist(), completions, strict=True)
+            ),
+            second_reference=tuple(references[name]),
             chosen=tuple(i for i, _ in pairs),
             rejected=tuple(j for _, j in pairs),
             p=(1.0,) * len(pairs),

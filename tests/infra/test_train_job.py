@@ -116,6 +116,14 @@ def test_a_loss_of_the_whole_step_has_plain_pairs_gradient_on_two_workers(two, n
     assert answer["loss"] == pytest.approx(answer["plain_loss"], rel=1e-5)
 
 
+@pytest.mark.parametrize("name", ["ld_dpo", "mrpo"])
+def test_a_loss_that_needs_more_of_the_reference_has_plain_pairs_gradient(one, name):
+    """LD-DPO's plain pairs are cut before the policy sees them; MRPO's two references are one here, which is DPO."""
+    assert one[name]["gradient"] < 1e-5
+    assert one[name]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert (one[name]["norm"], one["gradient-0"]["norm"]) == pytest.approx((0, 0), abs=1e-4)
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_restarted_job_ends_where_an_undisturbed_one_does(gang, stage):
     """Bit for bit, weights and reported losses, with one worker or two: checkpoints round nothing."""

@@ -18,7 +18,7 @@ from alignment.config import Lora, Train
 from alignment.errors import UserError
 from alignment.execution import Trainer
 from alignment.logprobs import completion_logprobs
-from alignment.losses import DPO, KTO, RPO, Loss, PairLogprobs, preference_loss
+from alignment.losses import DPO, KTO, LDDPO, MRPO, RPO, Loss, PairLogprobs, preference_loss
 from alignment.packing import TrainingGroup, micro_batches
 from infra import train_job
 from infra.train_data import TrainJob, TrainOutcome, read_job, read_metrics, write_job
@@ -38,15 +38,27 @@ def plain_pair_gradients(policy: Path, groups: list[TrainingGroup], loss: Loss) 
     model = load_model(policy, Train())
     pairs = [(g, i, j) for g in groups for i, j in zip(g.chosen, g.rejected, strict=True)]
     policy_ = [completion_logprobs(model, g.prompt_ids, [g.completions[i], g.completions[j]]) for g, i, j in pairs]
+    begun = [beginnings(model, g, i, j) for g, i, j in pairs]
+    references = torch.tensor([(g.reference[i], g.reference[j]) for g, i, j in pairs]).T
     lp = PairLogprobs(
         *torch.stack(policy_).T,
-        *torch.tensor([(g.reference[i], g.reference[j]) for g, i, j in pairs]).T,
+        *references,
+        shared=PairLogprobs(*torch.stack([both for both, _ in begun]).T, *torch.tensor([of for _, of in begun]).T),
+        second=PairLogprobs(*torch.stack(policy_).T, *references),
         chosen_lengths=torch.tensor([len(g.completions[i]) for g, i, _ in pairs]),
         rejected_lengths=torch.tensor([len(g.completions[j]) for g, _, j in pairs]),
     )
     mean = preference_loss(loss, lp).mean()
     mean.backward()
     return mean.item(), {name: p.grad for name, p in model.named_parameters()}
+
+
+def beginnings(model, group: TrainingGroup, chosen: int, rejected: int) -> tuple[torch.Tensor, list[float]]:
+    """A pair's two completions cut to the shorter one's length: under the policy and under the reference, (2,) each."""
+    sides = (chosen, rejected)
+    length = min(len(group.completions[k]) for k in sides)
+    cut = completion_logprobs(model, group.prompt_ids, [group.completions[k][:length] for k in sides])
+    return cut, [sum(group.reference_tokens[k][:length]) for k in sides]
 
 
 def gradient_error(policy: Path, groups: list[TrainingGroup], gang: Gang, stage: int, loss: Loss) -> dict[str, float]:
@@ -197,6 +209,8 @@ def main(folder: Path, rank: int, size: int) -> None:
         for stage in (0, 3):
             answers[f"lora-{stage}"] = exports(bench, lora, Trainer(zero_stage=stage, threads=1), f"lora-{stage}")
         answers["nan"] = not_a_number(bench)
+        for loss in (LDDPO(alpha=0.2), MRPO()):
+            answers[loss.type] = gradient_error(given.policy, groups, gang, 0, loss)
     else:
         far = [g.model_copy(update={"reference": tuple(r - 3 * k for k, r in enumerate(g.reference))}) for g in groups]
         for name, loss, stage in (("kto", KTO(), 3), ("kto", KTO(), 0), ("rpo", RPO(normalise="step_token_mean"), 2)):
