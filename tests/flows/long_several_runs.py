@@ -1,5 +1,6 @@
 """Whole runs that one driver makes one after the other, as the sandbox's claims do: a reward model that is retrained
-between rounds, losses that need more of the reference, two cells of a claim, and recipes on real data at reduced size, where it is at hand."""
+between rounds, losses that need more of the reference, two cells of a claim, and recipes on real data at reduced size,
+where it is at hand."""
 
 import json
 import math
