@@ -7,6 +7,9 @@ import pytest
 
 pytest_plugins = ["server_fixtures"]
 
+# before torch: files are tested side by side, and OpenMP's threads would spin at barriers for those that do not run
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parents[1]
 
 SPECIAL_TOKENS = ["<pad>", "<bos>", "<eos>", "<|system|>", "<|user|>", "<|assistant|>"]
