@@ -85,12 +85,15 @@ def training_groups(
     logprobs = _of_prompts(reference, "reference log-probabilities")
     tokens_of = _of_prompts(tokens, "reference log-probabilities by token") if tokens is not None else None
     second_of = _of_prompts(second, "second reference log-probabilities") if second is not None else None
+    needed = {
+        "group": by_prompt,
+        "reference log-probabilities": logprobs,
+        "reference log-probabilities by token": tokens_of,
+        "second reference log-probabilities": second_of,
+    }
     pairs_of: dict[str, list[PreferencePair]] = {}
     for pair in pairs:
-        for what, known in (
-            ("group", by_prompt), ("reference log-probabilities", logprobs), ("reference by token", tokens_of),
-            ("second reference", second_of),
-        ):  # fmt: skip
+        for what, known in needed.items():
             if known is not None and pair.prompt_id not in known:
                 raise ValueError(f"prompt {pair.prompt_id} has pairs and no {what}")
         goal = by_prompt[pair.prompt_id].prompt.goal

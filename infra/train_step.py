@@ -140,11 +140,12 @@ def _forward(
     confidence_R = tokens_R_T = None
     if isinstance(train.loss, WPO):
         policy_R, confidence_R = row_confidences(engine, rows)
-    else:
+    elif weighs_tokens(train.loss):
         tokens_R_T = token_logprobs(engine, rows)
         policy_R = tokens_R_T.sum(dim=1)
-    by_token = tokens_R_T if weighs_tokens(train.loss) else None
-    lp = pair_logprobs(batch, policy_R, step=step, confidence_R=confidence_R, tokens_R_T=by_token)
+    else:
+        policy_R = row_logprobs(engine, rows)
+    lp = pair_logprobs(batch, policy_R, step=step, confidence_R=confidence_R, tokens_R_T=tokens_R_T)
     loss = summed_loss(train.loss, batch, lp) if slopes_R is None else (slopes_R * policy_R).sum()
     told = loss.detach() if slopes_R is None else 0 * policy_R.detach().sum()
     watched = pair_metrics(train.loss, lp)

@@ -21,7 +21,3 @@ class Reference(Record):
     """The same token by token, where the loss weighs tokens apart."""
     second: Artifact | None = None
     """Under a second reference, where the loss mixes two."""
-
-    @property
-    def all(self) -> list[Artifact]:
-        return [a for a in (self.sums, self.tokens, self.second) if a is not None]

@@ -47,7 +47,7 @@ def train(
         "train": how,
         "seed": seed,
     }
-    more = [a for r in references for a in r.all if a != r.sums]
+    more = [a for r in references for a in (r.tokens, r.second) if a is not None]
     if more:
         inputs["more_references"] = more
     asked, recipe = artifacts.asked("policy", **inputs), artifacts.recipe_of("policy", **inputs)

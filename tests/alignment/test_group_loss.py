@@ -150,10 +150,7 @@ def test_aot_names_the_prompt_whose_pairs_have_soft_labels():
 
 def test_a_loss_by_token_without_the_references_tokens_is_named(model):
     bare = [group.model_copy(update={"reference_tokens": None}) for group in GROUPS]
-    with (
-        torch.no_grad(),
-        pytest.raises(ValueError, match="9 completions by token, and reference"),
-    ):
+    with torch.no_grad(), pytest.raises(ValueError, match="9 completions by token, and reference"):
         pair_logprobs(bare, logprobs(model, GROUPS)[0], tokens_R_T=by_token(model, GROUPS))
 
 

@@ -9,7 +9,7 @@ from alignment.group_loss import pair_logprobs, summed_loss
 from alignment.logprobs import Row, completion_logprobs, row_logprobs
 from alignment.losses import DPO, PairLogprobs, preference_loss
 from alignment.packing import micro_batches, optimiser_steps, training_groups
-from alignment.types import Candidate, Group, Message, PreferencePair, Prompt, SequenceLogprobs
+from alignment.types import Candidate, Group, Message, PreferencePair, Prompt, SequenceLogprobs, TokenLogprobs
 
 LOSS = DPO(beta=0.5)
 
@@ -95,6 +95,30 @@ def test_completions_without_a_pair_are_left_out_and_others_come_once():
     assert group.reference == (-2.0, -4.0)
     assert (group.chosen, group.rejected) == ((1, 0), (0, 1))
     assert (group.p, group.weights) == ((1.0, 0.7), (1.0, 0.5))
+
+
+TOKENS = TokenLogprobs(prompt_id=PROMPT.id, logprobs=((-1.0,), (-1.5, -0.5), (-3.0,), (-3.0, -1.0)))
+
+
+def test_more_of_the_reference_is_that_of_the_completions_used():
+    second = REFERENCE.model_copy(update={"logprobs": (-5.0, -6.0, -7.0, -8.0)})
+    (group,) = training_groups([GROUP], [pair(3, 1)], [REFERENCE], tokens=[TOKENS], second=[second])
+    assert group.reference_tokens == ((-1.5, -0.5), (-3.0, -1.0))
+    assert group.second_reference == (-6.0, -8.0)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"tokens": []}, "no reference log-probabilities by token"),
+        ({"second": []}, "no second reference log-probabilities"),
+        ({"tokens": [TOKENS.model_copy(update={"logprobs": ((-1.0,),) * 4})]}, "those of other completions"),
+        ({"second": [REFERENCE.model_copy(update={"lengths": (1, 2, 2, 2)})]}, "those of other completions"),
+    ],
+)
+def test_more_of_the_reference_that_does_not_fit_is_refused_by_name(more, message):
+    with pytest.raises(ValueError, match=message):
+        training_groups([GROUP], [pair(1, 0)], [REFERENCE], **more)
 
 
 def test_prompts_without_pairs_are_not_trained_on():

@@ -121,7 +121,7 @@ def test_a_loss_that_needs_more_of_the_reference_has_plain_pairs_gradient(one, n
     """LD-DPO's plain pairs are cut before the policy sees them; MRPO's two references are one here, which is DPO."""
     assert one[name]["gradient"] < 1e-5
     assert one[name]["loss"] == pytest.approx(math.log(2), abs=1e-5)
-    assert (one[name]["norm"], one["gradient-0"]["norm"]) == pytest.approx((0, 0), abs=1e-4)
+    assert one[name]["norm"] < 1e-4
 
 
 @pytest.mark.parametrize("stage", STAGES)
