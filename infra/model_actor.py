@@ -23,7 +23,7 @@ MODELS_KEPT = 3
 
 
 class ModelActor:
-    """Models by folder, the last few kept. One process serves every reward and log-probability of a run."""
+    """Models by folder, the last few kept, for every reward and log-probability of a run."""
 
     def __init__(self, *, threads: int, gpu: bool):
         import torch

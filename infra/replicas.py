@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -38,16 +39,22 @@ class Replicas:
         self._closed = False
 
     def make_ready(self) -> None:
-        """Wait for every actor and put them to work; one that has died since it was last used is replaced."""
+        """Wait for every actor, side by side, and put them to work; one that has died since it was last used is
+        replaced."""
+        self._idle = SimpleQueue()
+        waited = list(self._alive)
+        with ThreadPoolExecutor(max(1, len(waited)), "readying") as readying:
+            for actor in readying.map(self._ready_one, waited):
+                self._idle.put(actor)
+
+    def _ready_one(self, actor: "ActorHandle[Any]") -> "ActorHandle[Any]":
         from ray.exceptions import RayActorError
 
-        self._idle = SimpleQueue()
-        for actor in list(self._alive):
-            try:
-                self._ready(actor)
-                self._idle.put(actor)
-            except RayActorError:
-                self._idle.put(self._replacement(actor))
+        try:
+            self._ready(actor)
+            return actor
+        except RayActorError:
+            return self._replacement(actor)
 
     def call(self, method: str, *args: Any, what: str, **kwargs: Any) -> Any:
         """The answer of whichever actor is idle first.

@@ -13,7 +13,7 @@ from alignment.probes import Probe
 from alignment.types import Artifact, Group
 from alignment.worlds import World
 from infra import artifacts
-from infra.ray_pool import cpus_for, give_back_memory, gpus_for, open_ray, wait, worker_env
+from infra.ray_pool import cpus_for, give_back_memory, gpus_for, open_ray, own_cluster, wait, worker_env
 
 Advance = Callable[[int, int, float], None]
 Said = tuple[int, int, float] | Artifact
@@ -99,11 +99,13 @@ def in_worker(
     open_ray(on)
     import ray
 
-    remote: Any = ray.remote(num_cpus=cpus_for(on.threads), max_retries=0)(_stream)
-    options: dict[str, Any] = {"runtime_env": {"env_vars": worker_env(threads=on.threads, alone=True)}}
+    # samplers of a cluster of our own are on this machine, and idle now: their threads are free
+    threads = on.threads * on.replicas if own_cluster() else on.threads
+    remote: Any = ray.remote(num_cpus=cpus_for(threads), max_retries=0)(_stream)
+    options: dict[str, Any] = {"runtime_env": {"env_vars": worker_env(threads=threads, alone=True)}}
     if gpu:
         options["num_gpus"] = gpus_for(on, 1, 0.25)
-    for ref in remote.options(**options).remote(job, work, on.threads):
+    for ref in remote.options(**options).remote(job, work, threads):
         (said,) = wait([ref], timeout=on.timeout, what=what)
         if isinstance(said, Artifact):
             return said

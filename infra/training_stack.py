@@ -1,4 +1,4 @@
-"""Log-probabilities and rewards by the training stack, asked of the one process that computes them."""
+"""Log-probabilities and rewards by the training stack, asked of the processes that compute them."""
 
 import threading
 from collections.abc import Sequence
@@ -16,11 +16,16 @@ if TYPE_CHECKING:
 
 
 class TrainingStack:
-    """The training stack's own numbers, from one process that keeps the models it last used."""
+    """The training stack's own numbers, from processes that keep the models they last used.
+
+    As many as there are samplers, whose cores they use in turn; on GPUs one, as each more would need a GPU of its own.
+    """
 
     def __init__(self, engine: Engine):
         self._engine = engine
-        self._replicas = Replicas(1, self._start, _answers(engine), timeout=engine.timeout)
+        self.processes = 1 if engine.gpu else engine.replicas
+        """How many calls are worked on at once."""
+        self._replicas = Replicas(self.processes, self._start, _answers(engine), timeout=engine.timeout)
         self._ready = threading.Lock()
         self._made_ready = False
 

@@ -1,5 +1,7 @@
 """Log-probabilities of stored completions under any policy, with the training stack."""
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 from alignment.execution import Engine
@@ -36,10 +38,16 @@ def logprobs(
         rows = list(artifacts.read_rows(groups, Group))
         with open_training_stack(on) as stack, console.progress(f"{at.folder} {step}", len(rows)) as advance:
             compute = stack.logprobs_by_token if of == "token" else stack.logprobs
+
+            def measure(shard: Sequence[Group]) -> Sequence[SequenceLogprobs | TokenLogprobs]:
+                return compute(policy, shard, precision=precision)
+
+            shards = [rows[start : start + on.shard_prompts] for start in range(0, len(rows), on.shard_prompts)]
             found: list[SequenceLogprobs | TokenLogprobs] = []
-            for start in range(0, len(rows), on.shard_prompts):
-                found += compute(policy, rows[start : start + on.shard_prompts], precision=precision)
-                advance(len(found))
+            with ThreadPoolExecutor(stack.processes, "logprobs") as measuring:
+                for measured in measuring.map(measure, shards):  # an error cancels those that have not begun
+                    found += measured
+                    advance(len(found))
         artifact = artifacts.commit_rows(
             at.store,
             "logprobs",

@@ -161,6 +161,8 @@ class FakeSamplers:
 
 
 class FakeTrainingStack:
+    processes = 1
+
     def logprobs(self, policy: Artifact, groups: Sequence[Group], *, precision: str) -> list[SequenceLogprobs]:
         _calls.note("logprobs", f"{policy.digest} {precision}", [c.text for g in groups for c in g.candidates])
         return [

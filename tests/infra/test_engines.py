@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,22 @@ def test_sampler_and_training_stack_give_one_logprob(policies, sampled):
     for group, row in zip(sampled, rows, strict=True):
         assert row.lengths == tuple(len(c.token_ids) for c in group.candidates)
         np.testing.assert_allclose(row.logprobs, [c.logprob for c in group.candidates], atol=1e-3)
+
+
+def test_two_samplers_and_two_training_stacks_give_what_one_of_each_gives(policies, sampled):
+    two = ENGINE.model_copy(update={"replicas": 2})
+    asked = requests(8)
+    with open_samplers(two, policies["one"]) as samplers, ThreadPoolExecutor(2) as threads:
+        answered = list(threads.map(samplers.groups, (asked[:4], asked[4:])))
+        assert len(set(samplers.pids())) == len(samplers.probes) == 2
+    assert tokens([g for groups in answered for g in groups]) == tokens(sampled)
+    with open_training_stack(two) as stack, ThreadPoolExecutor(stack.processes) as threads:
+        assert len(set(stack.pids())) == 2
+        shards = [sampled[start : start + 2] for start in range(0, 8, 2)]
+        measured = threads.map(lambda shard: stack.logprobs(policies["one"], shard, precision="float32"), shards)
+        rows = [row for shard in measured for row in shard]
+    with open_training_stack(ENGINE) as stack:
+        assert rows == stack.logprobs(policies["one"], sampled, precision="float32")
 
 
 def test_a_reload_in_place_samples_as_a_fresh_process_does(policies, sampled):

@@ -78,6 +78,25 @@ def test_calls_from_many_threads_are_each_answered(squarers):
     assert list(answers) == [n * n for n in range(12)]
 
 
+def test_processes_are_waited_for_side_by_side():
+    import ray
+
+    both = threading.Barrier(2)
+    here = {"env_vars": {"PYTHONPATH": f"{ray_pool.PROJECT}{os.pathsep}{Path(__file__).parent}"}}
+
+    def start() -> Any:
+        return ray.remote(Squarer).options(num_cpus=0, runtime_env=here).remote()
+
+    def ready(actor: Any) -> None:
+        ray_pool.wait([actor.pid.remote()], timeout=60, what="a squarer")
+        both.wait(timeout=30)
+
+    replicas = Replicas(2, start, ready, timeout=60)
+    replicas.make_ready()
+    assert sorted(replicas.call("square", n, what="square") for n in (2, 3)) == [4, 9]
+    replicas.close()
+
+
 def test_a_poison_call_is_set_aside_after_three_deaths(squarers):
     with pytest.raises(UserError, match=r"sampling of prompt abc: ended the process that worked on it 3 times"):
         squarers.call("square", 13, what="sampling of prompt abc")
