@@ -62,17 +62,25 @@ class Calls(list[Call]):
     def __init__(self, alive: Callable[[], None] = lambda: None):
         super().__init__()
         self.behind: dict[str, frozenset[Call]] = {}
-        """By path: what the thread that commits it had asked of engines since its last commit."""
+        """By path: what the thread that commits it had asked of engines since its last commit. Log-probabilities are
+        asked for by threads that commit nothing, for the one that waits for them."""
         self._alive, self._asked = alive, threading.local()
+        self._measured: list[Call] = []
 
     def note(self, kind: str, model: str, asked: Sequence[str]) -> None:
         self._alive()
         self.append(call := Call(kind, model, tuple(asked)))
+        if kind == "logprobs":
+            self._measured.append(call)
+            return
         self._asked.calls = [*getattr(self._asked, "calls", ()), call]
 
     def before_effect(self, what: str) -> None:
         """Where one of an object's records is created, the calls so far are the work behind it."""
-        if what.startswith("create objects/"):
+        if what.startswith("create objects/logprobs/"):
+            self.behind[what.removeprefix("create ")] = frozenset(self._measured)
+            self._measured = []
+        elif what.startswith("create objects/"):
             self.behind[what.removeprefix("create ")] = frozenset(getattr(self._asked, "calls", ()))
             self._asked.calls = []
 
