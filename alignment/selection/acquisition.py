@@ -1,10 +1,11 @@
 """In which order couples of completions are worth a label."""
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import combinations
+from functools import cache
 from typing import Literal, NamedTuple, assert_never
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alignment.selection.couples import Couple, pairable
 from alignment.selection.evidence import Evidence, Floats
@@ -82,12 +83,19 @@ def offer_of(prompt: Readable, by: Acquire, *, min_distance: float, degenerate: 
 
 
 def _in_order(prompt: Readable, *, widest: bool) -> Iterator[Couple]:
-    couples = list(combinations(prompt.usable, 2))
-    order = prompt.rng.permutation(len(couples))
+    firsts, seconds = _all_couples(len(prompt.usable))
+    order = prompt.rng.permutation(len(firsts))
     if widest:
-        margins = np.array([abs(prompt.ratios_G[i] - prompt.ratios_G[j]) for i, j in couples])
+        ratios_U = prompt.ratios_G[prompt.usable]
+        margins = np.abs(ratios_U[firsts] - ratios_U[seconds])
         order = order[np.argsort(-margins[order], kind="stable")]
-    return (couples[int(k)] for k in order)
+    return ((prompt.usable[firsts[k]], prompt.usable[seconds[k]]) for k in order)
+
+
+@cache
+def _all_couples(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Places of the first and of the second, for every two of so many, in the order of ``itertools.combinations``."""
+    return np.triu_indices(count, k=1)
 
 
 def ranked(offers: Sequence[Offer], by: Acquire, *, degenerate: bool) -> list[Offer]:

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_serializer
 
 from alignment.errors import UserError
-from alignment.selection.couples import TOO_FEW, Couple, Rewards, Selection, finite_or_nan, select_by_reward
+from alignment.selection.couples import TOO_FEW, Couple, Rewards, Selection, finite_or_nan, select_by_reward, spread
 from alignment.selection.evidence import NO_EVIDENCE, Evidence
 from alignment.selection.pairing import Pairing, Within, meeting, paired, whole_group
 from alignment.types import Group, Strategy
@@ -64,7 +64,8 @@ class RSO(Strategy):
         candidate whose log-ratio is not finite is never accepted.
         """
         ratios_G = None if log_ratios_G is None else np.asarray(log_ratios_G, dtype=np.float64)
-        return [i for sweep in self._sweeps(finite_or_nan(rewards_G), rng, ratios_G) for i in sweep]
+        scores_G, beta = self._scores(finite_or_nan(rewards_G), ratios_G)
+        return [i for sweep in self._sweeps(scores_G, beta, rng) for i in sweep]
 
     def __call__(
         self, groups: Iterable[Group], rng: np.random.Generator, *, reward: str, evidence: Evidence = NO_EVIDENCE
@@ -84,29 +85,27 @@ class RSO(Strategy):
         self, group: Group, rewards_G: Rewards, rng: np.random.Generator, log_ratios_G: Rewards | None
     ) -> tuple[list[Couple], dict[str, float]]:
         clipped_G = None if log_ratios_G is None else log_ratios_G.clip(-self.max_log_ratio, self.max_log_ratio)
-        sweeps = self._sweeps(rewards_G, rng, clipped_G)
+        scores_G, beta = self._scores(rewards_G, clipped_G)
+        sweeps = self._sweeps(scores_G, beta, rng)
         accepted = [i for sweep in sweeps for i in sweep]
         if not accepted:  # no log-ratio of a scored candidate is finite
             return [], {}
-        facts = self._health(rewards_G, clipped_G, accepted, len(sweeps))
+        facts = self._health(rewards_G, acceptance_gap(scores_G[np.isfinite(scores_G)], beta), accepted, len(sweeps))
         if log_ratios_G is not None:
             facts["log_ratio_sd"] = float(np.nanstd(log_ratios_G))
             facts["log_ratio_clipped"] = float(np.mean(np.abs(log_ratios_G) > self.max_log_ratio))
         meetings = [[i for i in accepted if layer_G[i]] for layer_G in meeting(self.within, group)]
         return [couple for met in meetings for couple in paired(self.pairing, met, rewards_G, rng)], facts
 
-    def _sweeps(
-        self, rewards_G: Rewards, rng: np.random.Generator, log_ratios_G: Rewards | None = None
-    ) -> list[list[int]]:
+    def _sweeps(self, scores_G: Rewards, beta: float, rng: np.random.Generator) -> list[list[int]]:
         """Accepted indices of each sweep. Each accepts its maximum, so there are at most ``num_accepted``."""
-        scores_G, beta = self._scores(rewards_G, log_ratios_G)
         waiting, wanted = np.flatnonzero(np.isfinite(scores_G)), self.num_accepted
         if self.method == "gumbel":
             return [_gumbel_order(scores_G[waiting], beta, waiting, rng)[:wanted]] if waiting.size else []
         sweeps: list[list[int]] = []
         while wanted > 0 and waiting.size > 0:
             gap = acceptance_gap(scores_G[waiting], beta)
-            passed = (rng.exponential(size=waiting.size) > gap) | (gap == 0)  # u < exp(-gap), without underflow
+            passed = rng.exponential(size=waiting.size) >= gap  # u <= exp(-gap), without underflow
             sweeps.append(rng.permutation(waiting[passed])[:wanted].tolist())
             wanted -= len(sweeps[-1])
             waiting = waiting[~passed]
@@ -114,39 +113,38 @@ class RSO(Strategy):
 
     def _scores(self, rewards_G: Rewards, log_ratios_G: Rewards | None) -> tuple[Rewards, float]:
         """(G,) scores and their temperature: score / temperature is what acceptance compares."""
-        beta = self._temperature(rewards_G[np.isfinite(rewards_G)])
+        beta = self._temperature(rewards_G)
         if log_ratios_G is None:
             return rewards_G, beta
         if math.isinf(beta):  # the rewards count for nothing: the target is the initial policy itself
             return np.where(np.isfinite(rewards_G), log_ratios_G, np.nan), 1.0
         return rewards_G + beta * log_ratios_G, beta
 
-    def _temperature(self, valid_V: Rewards) -> float:
+    def _temperature(self, rewards_G: Rewards) -> float:
         """beta in units of reward. Equal rewards have no spread to measure it in, and weigh alike at every beta."""
         if self.beta_unit == "reward" or self.beta == 0:
             return self.beta
-        return self.beta * float(valid_V.std()) if valid_V.size and np.ptp(valid_V) > 0 else math.inf
+        valid_V = rewards_G[np.isfinite(rewards_G)]
+        return self.beta * spread(valid_V) if valid_V.size and np.ptp(valid_V) > 0 else math.inf
 
-    def _health(
-        self, rewards_G: Rewards, log_ratios_G: Rewards | None, accepted: list[int], sweeps: int
-    ) -> dict[str, float]:
+    def _health(self, rewards_G: Rewards, gap_V: Rewards, accepted: list[int], sweeps: int) -> dict[str, float]:
         """``starved`` where the weights sum to less than are wanted: there the accepted are nearer to the top few than
         to draws from the target. ``beta_rel`` is beta in standard deviations of the prompt's rewards."""
-        scores_G, beta = self._scores(rewards_G, log_ratios_G)
-        weights = np.exp(-acceptance_gap(scores_G[np.isfinite(scores_G)], beta))
-        spread = float(rewards_G[np.isfinite(rewards_G)].std())
+        weights_V = np.exp(-gap_V)
+        expected = float(weights_V.sum())
+        reward_sd = spread(rewards_G[np.isfinite(rewards_G)])
         facts = {
             "accepted": float(len(accepted)),
             "accepted_reward": float(rewards_G[accepted].mean()),
             "short": float(len(accepted) < self.num_accepted),
-            "starved": float(weights.sum() < self.num_accepted),
+            "starved": float(expected < self.num_accepted),
             "sweeps": float(sweeps),
-            "sum_weights": float(weights.sum()),
-            "acceptance_rate": float(weights.mean()),
-            "ess": float(weights.sum() ** 2 / (weights**2).sum()),
+            "sum_weights": expected,
+            "acceptance_rate": expected / len(weights_V),
+            "ess": expected**2 / float(weights_V @ weights_V),
         }
-        if spread > 0 and math.isfinite(self.beta):
-            facts["beta_rel"] = self.beta / spread if self.beta_unit == "reward" else self.beta
+        if reward_sd > 0 and math.isfinite(self.beta):
+            facts["beta_rel"] = self.beta / reward_sd if self.beta_unit == "reward" else self.beta
         return facts
 
     @field_serializer("beta", when_used="json")

@@ -176,7 +176,7 @@ def test_rso_expects_to_accept_the_sum_of_weights_in_its_first_sweep():
     """w = (1, 1/2, 1/4, 1/4), so 2 of 4 on average, variance 1/4 + 2 * 3/16 = 5/8. n = 20,000, 4 sd = 0.022."""
     rso, rng = RSO(beta=1, num_accepted=4), np.random.default_rng(4)
     rewards_G = np.log([4.0, 2.0, 1.0, 1.0])
-    counts = [len(rso._sweeps(rewards_G, rng)[0]) for _ in range(20_000)]
+    counts = [len(rso._sweeps(*rso._scores(rewards_G, None), rng)[0]) for _ in range(20_000)]
     assert abs(np.mean(counts) - 2) < 4 * math.sqrt(5 / 8 / 20_000)
 
 

@@ -41,7 +41,7 @@ def test_as_many_pass_a_first_sweep_as_their_weights_sum_to_and_every_best_is_am
     number over all prompts is within 4 standard deviations of the sum of weights."""
     _, rewards_P_G = answers
     rso, rng = RSO(beta=beta, num_accepted=24), np.random.default_rng(1)
-    passed = [rso._sweeps(rewards_G, rng)[0] for rewards_G in rewards_P_G]
+    passed = [rso._sweeps(*rso._scores(rewards_G, None), rng)[0] for rewards_G in rewards_P_G]
     assert all(r.max() in r[first] for r, first in zip(rewards_P_G, passed, strict=True))
     best_P_1 = rewards_P_G.max(axis=1, keepdims=True)
     w_P_G = np.exp((rewards_P_G - best_P_1) / beta) if beta else (rewards_P_G == best_P_1).astype(float)

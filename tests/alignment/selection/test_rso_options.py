@@ -136,7 +136,7 @@ def test_every_sweep_accepts_the_best_that_is_left_so_there_are_at_most_as_many_
     """Rewards 1 and 0 at beta = 1: the second passes the first sweep with e^-1, or else the next for certain. With the
     first maximum kept it would have to be lucky again."""
     rso = RSO(beta=1, num_accepted=2)
-    sweeps = [rso._sweeps(np.array([1.0, 0.0]), np.random.default_rng(s)) for s in range(200)]
+    sweeps = [rso._sweeps(*rso._scores(np.array([1.0, 0.0]), None), np.random.default_rng(s)) for s in range(200)]
     assert {tuple(map(len, of_seed)) for of_seed in sweeps} == {(2,), (1, 1)}
 
 
