@@ -43,7 +43,7 @@ class Replicas:
         replaced."""
         self._idle = SimpleQueue()
         waited = list(self._alive)
-        with ThreadPoolExecutor(max(1, len(waited)), "readying") as readying:
+        with ThreadPoolExecutor(len(waited), "readying") as readying:
             for actor in readying.map(self._ready_one, waited):
                 self._idle.put(actor)
 

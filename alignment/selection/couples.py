@@ -1,6 +1,5 @@
 """From couples of candidates to preference pairs, with every couple and every prompt that is lost accounted for."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -80,7 +79,7 @@ def select_by_reward(
         dropped += lost if made else [drop(group.prompt.id, why_empty(lost, empty))]
         lost_rate = len(lost) / len(couples) if couples else 0.0
         compared.append(rewards_G[finite_G])
-        facts.append({**measured, "reward_sd": spread(compared[-1]), "lost_rate": lost_rate})
+        facts.append({**measured, "reward_sd": float(compared[-1].std()), "lost_rate": lost_rate})
     metrics = {"prompts": float(len(seen))} | _metrics(pairs, dropped, facts) | _reward_quantiles(compared)
     return Selection(pairs=tuple(pairs), dropped=tuple(dropped), metrics=metrics | missing_rate(missing, candidates))
 
@@ -103,12 +102,6 @@ def finite_or_nan(rewards_G: ArrayLike | Sequence[float | None]) -> Rewards:
     if rewards.ndim != 1:
         raise ValueError(f"rewards of one group have shape (G,), not {rewards.shape}")
     return np.where(np.isfinite(rewards), rewards, np.nan)
-
-
-def spread(values: Rewards) -> float:
-    """Standard deviation (population), one or more values: numpy's own, without the checks that cost twice as much."""
-    apart = values - np.add.reduce(values) / len(values)
-    return math.sqrt(np.add.reduce(apart * apart) / len(values))
 
 
 def pairable(group: Group) -> NDArray[np.bool_]:
@@ -174,7 +167,7 @@ def refuse_twice(prompt: str, seen: set[str]) -> None:
 
 def why_unpairable(group: Group, unpairable: int) -> str:
     truncated = sum(c.finish_reason == "length" for c in group.candidates)
-    empty = sum(c.finish_reason != "length" and _is_empty(c.text) for c in group.candidates)
+    empty = len(group.candidates) - int(pairable(group).sum()) - truncated
     said = f", {empty} are empty" if empty else ""
     return (
         f"a pair needs two candidates: of {len(group.candidates)}, {truncated} were cut at the token limit{said} and "
@@ -198,10 +191,6 @@ def _reward_quantiles(compared: Sequence[Rewards]) -> dict[str, float]:
         return {}
     quantiles = np.quantile(np.concatenate(compared), [percent / 100 for percent in QUANTILES])
     return {f"reward_q{percent}": float(value) for percent, value in zip(QUANTILES, quantiles, strict=True)}
-
-
-def _is_empty(text: str) -> bool:
-    return not text or text.isspace()
 
 
 def _metrics(

@@ -48,7 +48,7 @@ class Evidence:
 
         def of(group: Group) -> Floats:
             row = rows.get(group.prompt.id)
-            if row is None or row.lengths != tuple([len(c.token_ids) for c in group.candidates]):
+            if row is None or row.lengths != tuple(len(c.token_ids) for c in group.candidates):
                 raise ValueError(f"prompt {group.prompt.id}: log-probabilities under {policy} are of other completions")
             return np.asarray(row.logprobs, dtype=np.float64)
 

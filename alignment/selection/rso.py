@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_serializer
 
 from alignment.errors import UserError
-from alignment.selection.couples import TOO_FEW, Couple, Rewards, Selection, finite_or_nan, select_by_reward, spread
+from alignment.selection.couples import TOO_FEW, Couple, Rewards, Selection, finite_or_nan, select_by_reward
 from alignment.selection.evidence import NO_EVIDENCE, Evidence
 from alignment.selection.pairing import Pairing, Within, meeting, paired, whole_group
 from alignment.types import Group, Strategy
@@ -125,14 +125,14 @@ class RSO(Strategy):
         if self.beta_unit == "reward" or self.beta == 0:
             return self.beta
         valid_V = rewards_G[np.isfinite(rewards_G)]
-        return self.beta * spread(valid_V) if valid_V.size and np.ptp(valid_V) > 0 else math.inf
+        return self.beta * float(valid_V.std()) if valid_V.size and np.ptp(valid_V) > 0 else math.inf
 
     def _health(self, rewards_G: Rewards, gap_V: Rewards, accepted: list[int], sweeps: int) -> dict[str, float]:
         """``starved`` where the weights sum to less than are wanted: there the accepted are nearer to the top few than
         to draws from the target. ``beta_rel`` is beta in standard deviations of the prompt's rewards."""
         weights_V = np.exp(-gap_V)
         expected = float(weights_V.sum())
-        reward_sd = spread(rewards_G[np.isfinite(rewards_G)])
+        reward_sd = float(rewards_G[np.isfinite(rewards_G)].std())
         facts = {
             "accepted": float(len(accepted)),
             "accepted_reward": float(rewards_G[accepted].mean()),

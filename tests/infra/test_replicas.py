@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,17 +58,18 @@ def squarers() -> Iterator[Replicas]:
     replicas.close()
 
 
-def opened(count: int, *, timeout: float = 60, patience: float = 60, cpus: float = 0) -> Replicas:
+def squarer(cpus: float = 0) -> Any:
     import ray
 
+    here = {"env_vars": {"PYTHONPATH": f"{ray_pool.PROJECT}{os.pathsep}{Path(__file__).parent}"}}
+    return ray.remote(Squarer).options(num_cpus=cpus, runtime_env=here).remote()
+
+
+def opened(count: int, *, timeout: float = 60, patience: float = 60, cpus: float = 0) -> Replicas:
     def ready(actor: Any) -> None:
         ray_pool.wait([actor.pid.remote()], timeout=patience, what="a squarer")
 
-    def start() -> Any:
-        here = {"env_vars": {"PYTHONPATH": f"{ray_pool.PROJECT}{os.pathsep}{Path(__file__).parent}"}}
-        return ray.remote(Squarer).options(num_cpus=cpus, runtime_env=here).remote()
-
-    replicas = Replicas(count, start, ready, timeout=timeout)
+    replicas = Replicas(count, partial(squarer, cpus), ready, timeout=timeout)
     replicas.make_ready()
     return replicas
 
@@ -79,19 +81,13 @@ def test_calls_from_many_threads_are_each_answered(squarers):
 
 
 def test_processes_are_waited_for_side_by_side():
-    import ray
-
     both = threading.Barrier(2)
-    here = {"env_vars": {"PYTHONPATH": f"{ray_pool.PROJECT}{os.pathsep}{Path(__file__).parent}"}}
-
-    def start() -> Any:
-        return ray.remote(Squarer).options(num_cpus=0, runtime_env=here).remote()
 
     def ready(actor: Any) -> None:
         ray_pool.wait([actor.pid.remote()], timeout=60, what="a squarer")
         both.wait(timeout=30)
 
-    replicas = Replicas(2, start, ready, timeout=60)
+    replicas = Replicas(2, squarer, ready, timeout=60)
     replicas.make_ready()
     assert sorted(replicas.call("square", n, what="square") for n in (2, 3)) == [4, 9]
     replicas.close()
